@@ -21,6 +21,7 @@ install: $(VENV)/.installed ## make the environment (.venv) from pinned versions
 
 # The pins give the same versions everywhere; torch's is the release whose wheel is small and CPU-only where one is offered.
 $(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "Installing into $(VENV): some minutes, 4 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from harness import RESULTS
-from spoiled_scenes import CLEAN, ROWS, STARS, ZERO_POINT, Scene, cutouts, drawn
+from spoiled_scenes import CLEAN, ROWS, STARS, WIDER, ZERO_POINT, Scene, cutouts, drawn
+from spoiled_stars import with_stars
 
 from galbatch import models, photometry, simulation
 from galbatch.config import FlagsConfig, PhotometryConfig, PosteriorConfig
@@ -67,13 +68,7 @@ class Judged:
 def judged(bundle: models.Bundle, block: CutoutBlock) -> Judged:
     """Measure and infer cutouts as a run does, with `PASSES` passes."""
     measured = photometry.measure_photometry(block, PhotometryConfig())
-    flags = block.flags | photometry.photometry_flags(
-        measured,
-        block.bands,
-        flags=block.flags,
-        thresholds=FlagsConfig(),
-        pixel_scale_arcsec=block.grid.pixel_scale_arcsec,
-    )
+    flags = block.flags | photometry.photometry_flags(measured, block, thresholds=FlagsConfig())
     inputs = models.BlockInputs(block, np.ones(len(block), np.bool_), max_missing_share=0.5)
     found = models.infer_block(bundle, inputs, name=NETWORK, posterior=PosteriorConfig(passes=PASSES))
     of_model = found[MODEL_FLAGS.name(NETWORK)]
@@ -132,7 +127,8 @@ def table_of(bundle: models.Bundle, scene: Scene) -> dict[str, Any]:
     clean = judged(bundle, cutouts(scene, ROWS[CLEAN](scene)))
     rows: dict[str, Any] = {}
     for name, spoil in ROWS.items():
-        one = clean if name == CLEAN else judged(bundle, cutouts(scene, spoil(scene)))
+        of_stars = scene.wider_stars if name == WIDER else None
+        one = clean if name == CLEAN else judged(bundle, cutouts(scene, spoil(scene), stars=of_stars))
         rows[name] = row_of(bundle, clean, one)
         if name == STARS:
             rows[name]["bright"] = star_shares(one, scene.bands)
@@ -141,6 +137,7 @@ def table_of(bundle: models.Bundle, scene: Scene) -> dict[str, Any]:
     moved = sum(row["moved"] for row in counted)
     return {
         "galaxies": len(scene.truth),
+        "stars_over_stated": {"clean": scene.stars.tolist(), WIDER: scene.wider_stars.tolist()},
         "rows": rows,
         "moved": moved,
         "flagged_of_moved": sum(row["moved_and_flagged"] for row in counted) / max(1, moved),
@@ -176,14 +173,12 @@ def with_second_opinion(bundle: models.Bundle, n_galaxies: int) -> models.Bundle
 
 
 def scene_of(bundle: models.Bundle, n_galaxies: int) -> Scene:
-    """Draw the galaxies on which a bundle is judged."""
-    return drawn(
-        bundle.metadata.training.get("population", "paper"),
-        n_galaxies,
-        bands=bundle.bands,
-        size_px=bundle.grid.size_px,
-        seed=SIMULATION_SEED,
+    """Draw the galaxies on which a bundle is judged; those of the population survey have stars beside them."""
+    population = bundle.metadata.training.get("population", "paper")
+    scene = drawn(
+        population, n_galaxies, bands=bundle.bands, size_px=bundle.grid.size_px, seed=SIMULATION_SEED
     )
+    return with_stars(scene, seed=SIMULATION_SEED) if population == "survey" else scene
 
 
 def main() -> None:

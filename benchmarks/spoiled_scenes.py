@@ -22,11 +22,23 @@ from galbatch.models.inference import sky_scatter
 from galbatch.simulation import SKIES, Sky
 from galbatch.simulation.stamps import stamp_psf_fwhm_arcsec
 
-__all__ = ["CLEAN", "MIN_RE_ARCSEC", "ROWS", "STARS", "ZERO_POINT", "Scene", "cutouts", "drawn"]
+__all__ = [
+    "CLEAN",
+    "MIN_RE_ARCSEC",
+    "ROWS",
+    "STARS",
+    "WIDER",
+    "WIDER_PSF",
+    "ZERO_POINT",
+    "Scene",
+    "cutouts",
+    "drawn",
+]
 
 Images = npt.NDArray[np.float32]
 
 CLEAN, STARS, ZERO_POINT = "clean", "stars", "zero point off by 0.1 mag"
+WIDER = "PSF of 1.2 arcsec, 0.85 stated"
 
 MIN_RE_ARCSEC = 0.35
 """Galaxies with smaller half-light radii are left out: half a PSF width, whose shape cannot be seen."""
@@ -55,6 +67,7 @@ class Scene:
     others : (object, band, y, x) float32, nJy, the light of neighbors as many as on the sky; zeros in the population paper
     points, disks : (object, band, y, x) float32, nJy: the same fluxes from points, and from disks of `NEIGHBOR_RE_ARCSEC`
     psf_fwhm_arcsec : (object, band) float32, stated width of the PSF
+    stars, wider_stars : (band,) float64, width of the stars of a tile over the stated one, and where the PSF is wider; NaN: too few stars
     """
 
     bands: tuple[str, ...]
@@ -65,6 +78,8 @@ class Scene:
     points: Images
     disks: Images
     psf_fwhm_arcsec: Images
+    stars: npt.NDArray[np.float64]
+    wider_stars: npt.NDArray[np.float64]
 
     @property
     def image(self) -> Images:
@@ -95,6 +110,8 @@ def drawn(population: str, n_objects: int, *, bands: tuple[str, ...], size_px: i
         points=stamps(with_radius(truth, POINT_RE_ARCSEC), noise=False),
         disks=stamps(with_radius(truth, NEIGHBOR_RE_ARCSEC), noise=False),
         psf_fwhm_arcsec=stamp_psf_fwhm_arcsec(truth, bands=bands, seed=seed),
+        stars=np.full(len(bands), np.nan),
+        wider_stars=np.full(len(bands), np.nan),
     )
 
 
@@ -123,12 +140,15 @@ def cut_off(scene: Scene) -> Images:
 
 def with_wider_psf(scene: Scene) -> Images:
     """Return the images as a PSF wider by `WIDER_PSF` shows them: the light is convolved by the Gaussian that is missing."""
-    size_px = scene.light.shape[-1]
-    sigma_px = np.sqrt(WIDER_PSF**2 - 1) * scene.psf_fwhm_arcsec / 2.3548 / simulation.PIXEL_SCALE_ARCSEC
-    f_y, f_x = np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None]
+    return widened(scene.light, scene.psf_fwhm_arcsec) + scene.noise
+
+
+def widened(light: Images, fwhm_arcsec: Images) -> Images:
+    """Return light (.., y, x) that a PSF of a width (..) has made, as one wider by `WIDER_PSF` would."""
+    sigma_px = np.sqrt(WIDER_PSF**2 - 1) * fwhm_arcsec / 2.3548 / simulation.PIXEL_SCALE_ARCSEC
+    f_y, f_x = np.fft.fftfreq(light.shape[-2])[:, None], np.fft.rfftfreq(light.shape[-1])[None]
     kernel = np.exp(-2 * np.square(np.pi * sigma_px[..., None, None]) * (f_y**2 + f_x**2))
-    wider = np.fft.irfft2(np.fft.rfft2(scene.light) * kernel, s=scene.light.shape[-2:])
-    return wider.astype(np.float32) + scene.noise
+    return np.fft.irfft2(np.fft.rfft2(light) * kernel, s=light.shape[-2:]).astype(np.float32)
 
 
 def half_zero(scene: Scene) -> Images:
@@ -148,7 +168,7 @@ ROWS: Mapping[str, Callable[[Scene], Images]] = {
     "sky +5 nJy a pixel": lambda scene: scene.image + np.float32(5),
     "sky -5 nJy a pixel": lambda scene: scene.image - np.float32(5),
     "sky +1 nJy a pixel": lambda scene: scene.image + np.float32(1),
-    "PSF of 1.2 arcsec, 0.85 stated": with_wider_psf,
+    WIDER: with_wider_psf,
     "half the cutout 0": half_zero,
     "noise doubled": lambda scene: scene.light + 2 * scene.noise,
     "noise trebled": lambda scene: scene.light + 3 * scene.noise,
@@ -157,10 +177,11 @@ ROWS: Mapping[str, Callable[[Scene], Images]] = {
 """What is done to the pixels, by the row's name."""
 
 
-def cutouts(scene: Scene, image: Images) -> CutoutBlock:
+def cutouts(scene: Scene, image: Images, *, stars: npt.NDArray[np.float64] | None = None) -> CutoutBlock:
     """Return images as a run's cutouts: areas of one value are no data, and what the cut measures is measured.
 
-    Sky noise is that of the cutout's own pixels, or of the median cutout, as a run takes it from the tile.
+    Sky noise is that of the cutout's own pixels, or of the median cutout, as a run takes it from the tile. `stars` (band,) is the width of
+    the tile's stars over the stated one; None: that of the scene.
     """
     image = image.copy()
     for plane in image.reshape(-1, *image.shape[2:]):
@@ -176,4 +197,11 @@ def cutouts(scene: Scene, image: Images) -> CutoutBlock:
         grid=grid,
         flags=FlagsConfig(),
     )
-    return dataclasses.replace(block, coverage=known.coverage, flags=known.flags, sky_sigma_njy=sky)
+    of_stars = scene.psf_fwhm_arcsec * (scene.stars if stars is None else stars)
+    return dataclasses.replace(
+        block,
+        coverage=known.coverage,
+        flags=known.flags,
+        sky_sigma_njy=sky,
+        psf_fwhm_stars_arcsec=of_stars.astype(np.float32),
+    )

@@ -252,6 +252,7 @@ DECISIONS: dict[str, tuple[str, str, str, str]] = {
     "SATURATED_CORE": (OUT, LOOK, OUT, OUT),
     "SKY_OFFSET": (OUT, LOOK, LOOK, LOOK),
     "POINT_LIKE": (OUT, LOOK, LOOK, LOOK),
+    "PSF_UNLIKE": (OUT, KEEP, LOOK, LOOK),
     "NOT_SELECTED": (OUT, LOOK, OUT, OUT),
     "MISSING_PIXELS": (OUT, LOOK, OUT, OUT),
     "MODEL_FAILED": (OUT, OUT, OUT, OUT),

@@ -5,6 +5,7 @@
     GalbatchError
     ├── LockLost                  another run took over the lock of an output; nothing more is written
     ├── SchedulerLost             the scheduler ended during the run; finished partitions are kept
+    ├── PausesSpent               a disk, a server or a file still fails after all pauses of the run; finished partitions are kept
     ├── Stopped                   the run was asked to stop: exit code 75, the same command continues
     ├── ShortOfMemory             a task needs more memory than its worker has; it is retried with half the batch size
     ├── GpuBroken                 a GPU fails a task otherwise than by lack of memory; another one takes the task
@@ -49,6 +50,7 @@ __all__ = [
     "NotInThisVersion",
     "ObjectListError",
     "OutputError",
+    "PausesSpent",
     "ResourceError",
     "SchedulerLost",
     "ShortOfMemory",
@@ -75,6 +77,10 @@ class Stopped(GalbatchError):  # noqa: N818
 
 class SchedulerLost(GalbatchError):  # noqa: N818  (reads as the message does)
     """The scheduler ended during the run."""
+
+
+class PausesSpent(GalbatchError):  # noqa: N818
+    """A disk, a server or a file that a whole run needs still fails after as long as it may wait; what is done stays."""
 
 
 class ShortOfMemory(GalbatchError):  # noqa: N818

@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 RUN = (
     "README.md",
     "docs/getting_started.md",
+    "docs/howto/frozen_encoder.md",
     "docs/howto/hsc_pdr3.md",
     "docs/howto/legacy_surveys.md",
     "docs/howto/lsst_dp1.md",

@@ -15,6 +15,7 @@ from .cutouts import (
     find_cutouts,
     north_up,
     on_image,
+    read_cutout,
     store_of,
     write_cutouts,
 )
@@ -35,6 +36,7 @@ from .lookup import (
     ObjectValues,
     central_levels,
     flag_counts,
+    flag_counts_of,
     flag_texts,
     object_values,
     sexagesimal,
@@ -44,6 +46,7 @@ from .merging import Merged, merge
 from .nddata import as_ccddata
 from .pictures import (
     color_bands,
+    color_picture,
     encoded_png,
     intensity_stretch,
     montage_png,
@@ -83,6 +86,7 @@ __all__ = [
     "as_table",
     "central_levels",
     "color_bands",
+    "color_picture",
     "correlation",
     "cutouts_as_fits",
     "density_columns",
@@ -91,6 +95,7 @@ __all__ = [
     "find_cutouts",
     "find_similar",
     "flag_counts",
+    "flag_counts_of",
     "flag_texts",
     "intensity_stretch",
     "merge",
@@ -105,6 +110,7 @@ __all__ = [
     "picture_png",
     "plan",
     "plot_paths",
+    "read_cutout",
     "run",
     "sexagesimal",
     "short_columns",

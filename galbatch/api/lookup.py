@@ -10,6 +10,7 @@ from typing import Any
 
 import astropy.units as u
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from astropy.coordinates import SkyCoord
 
@@ -30,7 +31,7 @@ from galbatch.core.columns import (
     quantile_columns,
     result_names,
 )
-from galbatch.core.flags import FLAGS_KEY
+from galbatch.core.flags import FLAGS_KEY, count_flags
 from galbatch.models import ResultTable
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ObjectValues",
     "central_levels",
     "flag_counts",
+    "flag_counts_of",
     "flag_texts",
     "object_values",
     "sexagesimal",
@@ -142,9 +144,13 @@ def flag_counts(catalog_path: str, column: str) -> list[tuple[int, FlagText]]:
         There is no catalog, or it has no such column.
     """
     table = catalog.read_catalog(catalog_path, columns=[column])
-    values = table.column(0).to_numpy()
-    every = flag_texts(table.schema.field(0), -1)
-    return [(int(np.count_nonzero(values & flag.value)), flag) for flag in every]
+    return flag_counts_of(table.schema.field(0), table.column(0).to_numpy())
+
+
+def flag_counts_of(field: pa.Field, values: npt.NDArray[np.int32]) -> list[tuple[int, FlagText]]:
+    """Return how many of the values (object,) of a column of flags have each flag, for all flags that its field metadata state."""
+    every = flag_texts(field, -1)
+    return list(zip(count_flags(values, [flag.value for flag in every]), every, strict=True))
 
 
 def short_columns(names: Sequence[str], *, width: int) -> list[str]:

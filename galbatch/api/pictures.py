@@ -19,6 +19,7 @@ from galbatch.errors import OutputError
 
 __all__ = [
     "color_bands",
+    "color_picture",
     "encoded_png",
     "intensity_stretch",
     "montage_png",
@@ -91,7 +92,7 @@ def picture_png(cutout: Cutout) -> bytes:
     Brightness is in units of the noise of the sky in the first band, of the same flux in all bands: an object of equal
     fluxes is white.
     """
-    picture = _picture(cutout)
+    picture = color_picture(cutout)
     return encoded_png(picture.repeat(PIXELS_PER_PX, axis=0).repeat(PIXELS_PER_PX, axis=1))
 
 
@@ -99,7 +100,7 @@ def montage_png(cutouts: Sequence[Cutout], labels: Sequence[str]) -> bytes:
     """Return pictures of cutouts side by side (PNG), `MONTAGE_COLUMNS` in a row, each with a label in its upper left corner."""
     from PIL import Image, ImageDraw
 
-    pictures = [Image.open(io.BytesIO(encoded_png(_picture(one)))) for one in cutouts]
+    pictures = [Image.open(io.BytesIO(encoded_png(color_picture(one)))) for one in cutouts]
     # Cutouts of several grids differ in size: all are shown as large as the largest, and at least legibly.
     cell = max(MONTAGE_PX, *(picture.width for picture in pictures))
     n_columns = min(MONTAGE_COLUMNS, len(pictures))
@@ -118,8 +119,8 @@ def montage_png(cutouts: Sequence[Cutout], labels: Sequence[str]) -> bytes:
     return buffer.getvalue()
 
 
-def _picture(cutout: Cutout) -> Floats:
-    """Return a cutout as an RGB image (y, x, rgb) float64 in 0..1."""
+def color_picture(cutout: Cutout) -> Floats:
+    """Return a cutout as an RGB image (y, x, rgb) float64 in 0..1, see `picture_png`."""
     image = cutout.image.astype(np.float64)
     noise = float(cutout.sky_sigma_njy[0])
     if not noise > 0:

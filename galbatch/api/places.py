@@ -1,4 +1,4 @@
-"""Positions and radii as people type them: degrees, sexagesimal, or the id of an object of the catalog."""
+"""Positions and radii as people type them: degrees, sexagesimal, or the id or name of an object of the catalog."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JOINED = re.compile(r"(\d+[:h][\d.:hms]*)([+-]\d.*)")
 
 EXPECTED = (
     "expected right ascension and declination in degrees (150.1 -2.2), sexagesimal (10:00:24.2 -02:13:05 or 10h00m24.2s "
-    "-02d13m05s or 10 00 24.2 -02 13 05), or the id of an object"
+    "-02d13m05s or 10 00 24.2 -02 13 05), or the id or name of an object of the catalog"
 )
 
 
@@ -36,13 +36,13 @@ def parse_position(catalog_path: str, words: Sequence[str]) -> tuple[float, floa
     catalog_path : str
         The catalog in which ids are looked up.
     words : sequence of str
-        Two angles, six numbers (hours, minutes, seconds, degrees, minutes, seconds), or an id. One word may hold all of
-        them. Right ascension is in hours if it is sexagesimal, otherwise in degrees.
+        Two angles, six numbers (hours, minutes, seconds, degrees, minutes, seconds), an id, or a name in a kept column of
+        text. One word may hold all of them. Right ascension is in hours if it is sexagesimal, otherwise in degrees.
 
     Raises
     ------
     UsageError
-        The words are no position, or the catalog has no object with this id.
+        The words are no position, or the catalog has no object with this id or name.
     """
     # Papers print a minus that is no hyphen, and units are copied with the number.
     text = " ".join(words).replace("\N{MINUS SIGN}", "-").replace("deg", "d").replace(",", " ")
@@ -52,12 +52,14 @@ def parse_position(catalog_path: str, words: Sequence[str]) -> tuple[float, floa
         ra, dec = ":".join(angles[:half]), ":".join(angles[half:])
         in_hours = ":" in ra or "h" in ra
         return _degrees(ra, u.hourangle if in_hours else u.deg), _degrees(dec, u.deg)
-    if len(words) != 1 or words[0].startswith("--"):
-        raise UsageError(f"position {' '.join(words)}: {EXPECTED}")
+    # A name may be several words, and begins with a letter then: NGC 4993.
+    name = " ".join(words)
+    if not words or name.startswith("--") or (len(words) > 1 and not name[0].isalpha()):
+        raise UsageError(f"position {name}: {EXPECTED}")
     try:
-        found = catalog.read_objects(catalog_path, words)
+        found = catalog.read_objects(catalog_path, [name])
     except UsageError as error:
-        raise UsageError(f"position {words[0]}: {error}; {EXPECTED}") from None
+        raise UsageError(f"position {name}: {error}; {EXPECTED}") from None
     return found.column(RA.name)[0].as_py(), found.column(DEC.name)[0].as_py()
 
 

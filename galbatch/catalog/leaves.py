@@ -231,7 +231,7 @@ def open_leaf(path: str) -> Iterator[pq.ParquetFile]:
     """
     with storage.open_file(path) as file:
         try:
-            yield pq.ParquetFile(file, page_checksum_verification=True)
+            yield _opened(path, file)
         except (pa.ArrowInvalid, OSError) as error:
             raise _torn(path, error) from error
 
@@ -243,11 +243,21 @@ def parse_leaf(path: str, data: bytes) -> pa.Table:
 
 def _parsed(path: str, file: Any, columns: list[str] | None) -> pa.Table:
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=True).read(columns=columns)
+        table = _opened(path, file).read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise _torn(path, error) from error
     # The footers of leaves differ, and pyarrow would give the concatenated table those of the first leaf.
     return table.replace_schema_metadata(None)
+
+
+def _opened(path: str, file: Any) -> pq.ParquetFile:
+    """Return a leaf of which pyarrow reads without threads of its own, if it is on a disk and is asked to with ``use_threads=False``.
+
+    pyarrow's threads let go of Python's files and bytes after a read has returned. Where the program ends just then, they abort
+    it: "terminate called without an active exception" (apache/arrow issues 33975 and 50482). Requests to an object store stay
+    joined in advance, by such a thread: each takes 50 ms.
+    """
+    return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=storage.reads_by_request(path))
 
 
 def _torn(path: str, error: Exception) -> DamagedError:

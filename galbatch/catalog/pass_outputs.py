@@ -27,6 +27,7 @@ from galbatch import storage
 from galbatch.catalog.layout import list_leaves
 from galbatch.catalog.leaves import BUNDLES_KEY, read_footer
 from galbatch.core.pixels import HealpixPixel, Partition
+from galbatch.core.types import places_of
 from galbatch.errors import DamagedError, FingerprintError
 from galbatch.storage import zarr_groups
 
@@ -312,6 +313,21 @@ class PassOutputs:
             raise FingerprintError(f"{self.path}: object {object_id} is not in it; {REMEDY}")
         (found,) = self.outputs_at(rows)
         return found
+
+    def outputs_of(self, object_id: npt.NDArray[Any]) -> list[tuple[npt.NDArray[np.float32], ...]]:
+        """Return the outputs of several objects, as `outputs` does, in the order of their ids (object,); what lies between is read with them.
+
+        Raises
+        ------
+        FingerprintError
+            One of the objects is not in the partition.
+        DamagedError
+            A file is gone, or not as it was written.
+        """
+        rows = places_of(object_id, self.object_id)
+        if (rows < 0).any():
+            raise FingerprintError(f"{self.path}: object {object_id[rows < 0][0]} is not in it; {REMEDY}")
+        return self.outputs_at(rows)
 
     def outputs_at(self, rows: npt.NDArray[np.intp]) -> list[tuple[npt.NDArray[np.float32], ...]]:
         """Return the outputs of the objects at `rows`, as `outputs` does; all passes between the first and the last are read at once.

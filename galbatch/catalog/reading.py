@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 from galbatch.catalog.collection.index import find_places
 from galbatch.catalog.layout import leaf_path, leaves_of
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
-from galbatch.catalog.scanning import LEAVES_AT_ONCE, AtIndices, Cone, scan
+from galbatch.catalog.scanning import AtIndices, Cone, HasText, leaves_at_once, scan
 from galbatch.config import nearest_hint
-from galbatch.core.columns import HEALPIX, ID, SEPARATION, flag_columns
+from galbatch.core.columns import HEALPIX, ID, SEPARATION, flag_columns, result_names
 from galbatch.core.pixels import HealpixPixel
+from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import CatalogError, DamagedError, UsageError
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "find_objects",
     "leaf_ids",
     "listed_columns",
+    "locate_objects",
     "parse_ids",
     "read_catalog",
     "read_objects",
@@ -82,12 +84,13 @@ def read_catalog(catalog_path: str, *, columns: Sequence[str] | None = None) -> 
     """
     leaves = leaves_of(catalog_path)
     paths = [leaf_path(catalog_path, leaf) for leaf in leaves]
-    if columns is None:
-        return pa.concat_tables([read_leaf(path) for path in paths])
-    require_columns(catalog_path, read_leaf_metadata(paths[0])[0].schema.to_arrow_schema().names, columns)
+    wanted = None if columns is None else list(columns)
+    if wanted is not None:
+        require_columns(catalog_path, read_leaf_metadata(paths[0])[0].schema.to_arrow_schema().names, wanted)
+    read = partial(read_leaf, columns=wanted)
+    tables = list(map_in_threads(read, paths, n_threads=leaves_at_once(catalog_path)))
     # pyarrow returns columns in the order of the file, whatever the order in which they are named.
-    wanted = list(columns)
-    return pa.concat_tables([read_leaf(path, columns=wanted).select(wanted) for path in paths])
+    return pa.concat_tables([one if wanted is None else one.select(wanted) for one in tables])
 
 
 def require_columns(catalog_path: str, there: Sequence[str], columns: Sequence[str]) -> None:
@@ -145,8 +148,59 @@ def parse_ids(catalog_path: str, kind: pa.DataType, object_ids: Iterable[str]) -
     return list(dict.fromkeys(int(text) for text in texts))
 
 
+def _resolve_ids(
+    catalog_path: str, schema: pa.Schema, object_ids: Sequence[str], leaves: Sequence[HealpixPixel]
+) -> list[int | str]:
+    """Return ids as `parse_ids` does; where ids are integers, other text is a name, which is looked up in the kept columns of text.
+
+    Raises
+    ------
+    UsageError
+        A text is neither an id nor the name of one object.
+    """
+    kind = schema.field(ID.name).type
+    texts = {text for text in object_ids if not INTEGER.fullmatch(text)}
+    results = set(result_names(schema.names))
+    columns = [
+        field.name
+        for field in schema
+        if field.name not in results
+        and (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
+    ]
+    if not pa.types.is_integer(kind) or not texts or not columns:
+        return parse_ids(catalog_path, kind, object_ids)
+    read = [ID.name, *columns]
+    found = pa.concat_tables(
+        [
+            schema.empty_table().select(read),
+            *scan(catalog_path, leaves, [HasText(columns, texts)], columns=read),
+        ]
+    )
+    named: dict[str, set[int]] = {text: set() for text in texts}
+    for row in found.to_pylist():
+        for text in texts.intersection(row[name] for name in columns):
+            named[text].add(row[ID.name])
+    _require_one_each(catalog_path, named, columns)
+    return parse_ids(catalog_path, kind, [str(*named[one]) if one in named else one for one in object_ids])
+
+
+def _require_one_each(catalog_path: str, named: Mapping[str, set[int]], columns: Sequence[str]) -> None:
+    """Raise `UsageError` about texts that no object has in the kept columns of text, or several."""
+    if unknown := [text for text, ids in named.items() if not ids]:
+        raise UsageError(
+            f"{catalog_path}: no object has {', '.join(sorted(unknown))} as its id, a 64-bit integer, or in a kept column of text "
+            f"({', '.join(columns)})"
+        )
+    for text, ids in named.items():
+        if len(ids) > 1:
+            some = ", ".join(map(str, sorted(ids)[:3]))
+            raise UsageError(
+                f"{catalog_path}: {text} is the name of {len(ids)} objects, such as {some}; give the id of one"
+            )
+
+
 def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObject]:
-    """Return the objects with the given ids, in the order of the ids; an id that is repeated gives one object.
+    """Return the objects with the given ids or names, in the order of the ids; an id that is repeated gives one object.
 
     With a current index (`make_index`) the row groups of the objects are read, and nothing else. Without one leaves are
     skipped if the minimum and maximum of the ids in their footer exclude all ids. From the others the ids are read, and the
@@ -156,18 +210,18 @@ def find_objects(catalog_path: str, object_ids: Sequence[str]) -> list[FoundObje
     ----------
     catalog_path : str
     object_ids : sequence of str
-        Ids as text, even if the catalog's ids are integers.
+        Ids as text, even if the catalog's ids are integers. Where they are, other text is looked up in the kept columns of text.
 
     Raises
     ------
     CatalogError
         There is no leaf, or one cannot be read.
     UsageError
-        An id is not in the catalog, or is not an integer although the catalog's ids are. The message lists all of them.
+        An id is not in the catalog, or a name is that of none or of several objects. The message lists all of them.
     """
     leaves = leaves_of(catalog_path)
-    schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
-    wanted = parse_ids(catalog_path, schema.field(ID.name).type, object_ids)
+    schema = read_schema(catalog_path, leaves)
+    wanted = _resolve_ids(catalog_path, schema, object_ids, leaves)
     columns = [HEALPIX.name, ID.name, *flag_columns(schema.names)]
     places = find_places(catalog_path, wanted)
     if places is None:
@@ -211,9 +265,10 @@ def _search_all(
     """Return objects by id, from all leaves whose range of ids has one of the wanted."""
     found: dict[int | str, FoundObject] = {}
     search = partial(_search, catalog_path, wanted=wanted, columns=columns)
-    with ThreadPoolExecutor(LEAVES_AT_ONCE) as pool:
-        for start in range(0, len(leaves), LEAVES_AT_ONCE):
-            for objects in pool.map(search, leaves[start : start + LEAVES_AT_ONCE]):
+    n_threads = leaves_at_once(catalog_path)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for start in range(0, len(leaves), n_threads):
+            for objects in pool.map(search, leaves[start : start + n_threads]):
                 found |= {one.object_id: one for one in objects}
             # Checked after each batch of leaves, so that the rest is not read once all objects are found.
             if len(found) == len(wanted):
@@ -247,21 +302,32 @@ def _found(leaf: HealpixPixel, table: pa.Table, wanted: pa.Array) -> list[FoundO
     return [FoundObject(row[ID.name], leaf, row) for row in rows]
 
 
+def locate_objects(
+    catalog_path: str, object_ids: Sequence[str], leaves: Sequence[HealpixPixel] | None = None
+) -> dict[int | str, int]:
+    """Return the HEALPix index at order 29 of the objects with the given ids, by id and in their order; raises as `find_objects` does.
+
+    With a current index no rows of leaves are read. Leaves are listed unless they are given.
+    """
+    leaves = leaves_of(catalog_path) if leaves is None else leaves
+    wanted = _resolve_ids(catalog_path, read_schema(catalog_path, leaves), object_ids, leaves)
+    places = find_places(catalog_path, wanted)
+    if places is None:
+        found = find_objects(catalog_path, list(map(str, wanted)))
+        places = {one.object_id: one.values[HEALPIX.name] for one in found}
+    _require_all(catalog_path, wanted, places)
+    return {one: places[one] for one in wanted}
+
+
 def read_objects(catalog_path: str, object_ids: Sequence[str]) -> pa.Table:
     """Return the rows of the objects with the given ids, with all columns, in the order of the ids; raises as `find_objects` does."""
     leaves = leaves_of(catalog_path)
-    schema = read_leaf_metadata(leaf_path(catalog_path, leaves[0]))[0].schema.to_arrow_schema()
-    wanted = parse_ids(catalog_path, schema.field(ID.name).type, object_ids)
-    places = find_places(catalog_path, wanted)
-    if places is None:
-        found = find_objects(catalog_path, object_ids)
-        places = {one.object_id: one.values[HEALPIX.name] for one in found}
-    _require_all(catalog_path, wanted, places)
+    places = locate_objects(catalog_path, object_ids, leaves)
     there = AtIndices(places.values())
     # Other objects at the same index are left out by their ids.
     rows = pa.concat_tables(scan(catalog_path, _leaves_at(leaves, places.values()), [there]))
     place = {object_id: row for row, object_id in enumerate(rows.column(ID.name).to_pylist())}
-    return rows.take([place[one] for one in wanted])
+    return rows.take([place[one] for one in places])
 
 
 def cone(

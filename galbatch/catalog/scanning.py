@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from galbatch import storage
 from galbatch.catalog.layout import leaf_path
 from galbatch.catalog.leaves import open_leaf, read_leaf
 from galbatch.catalog.schema import column_field
@@ -23,7 +26,7 @@ from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
 from galbatch.errors import UsageError
 
-__all__ = ["AtIndices", "Cone", "InPixel", "RowCondition", "RowLimits", "scan"]
+__all__ = ["AtIndices", "Cone", "HasText", "InPixel", "RowCondition", "RowLimits", "leaves_at_once", "scan"]
 
 RowLimits = Mapping[str, tuple[Any, Any]]
 """Least and greatest value of columns in some rows; of columns that are absent nothing is known."""
@@ -32,7 +35,18 @@ PIXEL_DEG = 58.6
 """Width of a HEALPix pixel at order 0 in deg: the square root of 41253 / 12 square degrees."""
 
 LEAVES_AT_ONCE = 16
-"""Number of leaves read at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
+"""Most leaves read at the same time: on S3 each takes 50 ms, most of it waiting for the network."""
+
+
+def leaves_at_once(catalog_path: str) -> int:
+    """Return the number of leaves to read at the same time: `LEAVES_AT_ONCE`, but on a disk no more than there are cores.
+
+    16 threads on two cores take 1.5 times the processor time of one for 100 row groups: they wait for the interpreter's lock.
+    """
+    if storage.reads_by_request(catalog_path):
+        return LEAVES_AT_ONCE
+    # os.cpu_count counts hardware threads, of which two mostly share a core.
+    return min(LEAVES_AT_ONCE, max(1, (os.cpu_count() or 1) // 2))
 
 
 class RowCondition(Protocol):
@@ -156,6 +170,29 @@ class InPixel:
         return np.asarray((index >= start) & (index < stop))
 
 
+class HasText:
+    """Rows in which one of some columns of text is one of some values."""
+
+    def __init__(self, columns: Iterable[str], values: Iterable[str]) -> None:
+        self.columns = tuple(columns)
+        self._values = sorted(set(values))
+
+    def may_hold(self, limits: RowLimits) -> bool:
+        """Return whether one of the columns may have one of the values within the limits."""
+        return any(
+            name not in limits or any(limits[name][0] <= value <= limits[name][1] for value in self._values)
+            for name in self.columns
+        )
+
+    def holds(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
+        """Return which rows have one of the values in one of the columns, (row,) bool."""
+        found = [
+            pc.is_in(rows.column(name), pa.array(self._values, rows.schema.field(name).type))
+            for name in self.columns
+        ]
+        return np.logical_or.reduce([np.asarray(column) for column in found])
+
+
 def scan(
     catalog_path: str,
     leaves: Sequence[HealpixPixel],
@@ -186,7 +223,7 @@ def scan(
     yield from map_in_threads(
         lambda leaf: _read_rows(leaf_path(catalog_path, leaf), conditions, columns),
         near,
-        n_threads=LEAVES_AT_ONCE,
+        n_threads=leaves_at_once(catalog_path),
     )
 
 
@@ -244,11 +281,11 @@ def _read_in_two_steps(
     found = [pa.schema([schema.field(name) for name in names]).empty_table()]
     others = [name for name in names if name not in tested]
     for number in groups:
-        rows = leaf.read_row_group(number, columns=tested)
+        rows = leaf.read_row_group(number, columns=tested, use_threads=False)
         chosen = np.logical_and.reduce([condition.holds(rows) for condition in conditions])
         if not chosen.any():
             continue
-        rest = leaf.read_row_group(number, columns=others) if others else rows
+        rest = leaf.read_row_group(number, columns=others, use_threads=False) if others else rows
         whole = [(rows if name in tested else rest).column(name) for name in names]
         found.append(pa.table(whole, schema=found[0].schema).filter(pa.array(chosen)))
     return pa.concat_tables(found)

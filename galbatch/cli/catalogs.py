@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from galbatch.cli.options import CatalogPath, CutoutStore, ObjectIds, TableOutput, refuse_options
+from galbatch.cli.options import (
+    CatalogPath,
+    CutoutStore,
+    ObjectIds,
+    TableOutput,
+    parse_pairs,
+    refuse_options,
+)
 from galbatch.cli.printing import (
     out,
     print_csv,
@@ -76,16 +83,37 @@ def verify(
 def report(
     catalog_path: CatalogPath,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML file to write")] = Path("report.html"),
-    truth: Annotated[Path | None, typer.Option(help="truth table of a simulated survey")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="table of known values: object_id and columns named as the parameters, such as the truth of a simulated survey"
+        ),
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="cutout store, for the gallery")] = None,
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=FILE",
+            help="bundle of a sparse network, which is loaded and run to show where its features fire; may be repeated",
+        ),
+    ] = None,
+    magnitude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="column of the catalog or of --truth by which redshifts are binned, besides z_phot",
+        ),
+    ] = None,
 ) -> None:
     """Write a report page with plots and flags.
 
-    With --truth the page also shows how well the truth is recovered, with --store a gallery of cutouts.
+    With --truth the page also shows how well known values are recovered, of redshifts with the statistics of the field; with --store a
+    gallery of cutouts.
     """
     from galbatch.reporting import report as write
 
-    print_line(write(catalog_path, output, truth=truth, store=store))
+    bundles = parse_pairs("--bundle", bundle or [], "MODEL=FILE, such as sfnet=sfnet.pt")
+    print_line(write(catalog_path, output, truth=truth, store=store, bundles=bundles, magnitude=magnitude))
 
 
 def cone(
@@ -94,7 +122,7 @@ def cone(
         list[str],
         typer.Argument(
             metavar="POSITION RADIUS",
-            help="center: degrees, sexagesimal, or the id of an object; then the radius in arcsec, or with its unit",
+            help="center: degrees, sexagesimal, or the id or name of an object; then the radius in arcsec, or with its unit",
         ),
     ],
     columns: Annotated[
@@ -107,7 +135,7 @@ def cone(
 ) -> None:
     """Print or save the objects within a circle on the sky, the nearest first.
 
-    The center is two angles (150.1 -2.2, 10:00:24.2 -02:13:05, 10h00m24.2s -02d13m05s) or the id of an object of the catalog;
+    The center is two angles (150.1 -2.2, 10:00:24.2 -02:13:05, 10h00m24.2s -02d13m05s) or the id of an object of the catalog, or its name in a kept column of text;
     the radius is in arcsec, or has its unit (1arcmin). On a terminal a table is printed, in a pipe CSV.
     """
     from galbatch import api, catalog
@@ -339,7 +367,7 @@ def cutout(
         str | None, typer.Option(metavar="OTHER.fits", help="put the cutouts on the pixels of another image")
     ] = None,
 ) -> None:
-    """Write the cutouts of objects as FITS, with their WCS, or as a picture.
+    """Write the cutouts of objects as FITS, with their WCS, or as a picture, or both.
 
     Each band is an HDU IMAGE_<BAND>, with MASK_<BAND> and VARIANCE_<BAND> if the store has them; of several objects EXTVER
     counts. --north-up and --like resample with the flux conserved, by reproject.
@@ -347,8 +375,8 @@ def cutout(
     from galbatch import api
 
     refuse_options("cutout", object_ids)
-    if (output is None) == (png is None):
-        raise UsageError("cutout: expected -o FILE.fits or --png FILE.png")
+    if output is None and png is None:
+        raise UsageError("cutout: expected -o FILE.fits or --png FILE.png, or both")
     if north_up and like is not None:
         raise UsageError("--north-up and --like exclude each other")
     if png is not None and len(object_ids) > 1:
@@ -361,9 +389,9 @@ def cutout(
         found = [api.on_image(one, like) for one in found]
     if png is not None:
         api.write_thumbnail(png, found[0])
-    else:
-        api.write_cutouts(str(output), found)
-    print_line(f"{counted(len(found), 'cutout')}: {png or output}")
+    if output is not None:
+        api.write_cutouts(output, found)
+    print_line(f"{counted(len(found), 'cutout')}: {', '.join(filter(None, (output, png)))}")
 
 
 def draws(

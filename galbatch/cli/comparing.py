@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from galbatch.cli.options import CatalogPath, TableOutput
+from galbatch.cli.options import CatalogPath, TableOutput, parse_pairs
 from galbatch.cli.printing import print_comparison, print_line
 from galbatch.errors import UsageError
 
@@ -107,9 +107,7 @@ def compare(
         check_table_suffix(path)
     if plot is not None:
         reporting.check_picture(plot)
-    given = dict(word.partition("=")[::2] for word in column or ())
-    if without := [word for word in column or () if "=" not in word]:
-        raise UsageError(f"--column {without[0]}: expected QUANTITY=COLUMN, such as re_arcsec=R_e")
+    given = parse_pairs("--column", column or [], "QUANTITY=COLUMN, such as re_arcsec=R_e")
     compared = reporting.compare(
         catalog_path,
         other,

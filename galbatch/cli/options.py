@@ -28,6 +28,7 @@ __all__ = [
     "WaitLock",
     "Workers",
     "parse_numbers",
+    "parse_pairs",
     "refuse_options",
 ]
 
@@ -40,7 +41,11 @@ CatalogPath = Annotated[
     str, typer.Argument(metavar="CATALOG", help="folder of a HATS catalog made by galbatch")
 ]
 ObjectIds = Annotated[
-    list[str], typer.Argument(metavar="OBJECT_ID...", help="ids of objects of the catalog, integers or text")
+    list[str],
+    typer.Argument(
+        metavar="OBJECT_ID...",
+        help="ids of objects of the catalog, integers or text, or names in its kept columns of text",
+    ),
 ]
 TableOutput = Annotated[
     str | None,
@@ -136,3 +141,31 @@ def parse_numbers(option: str, text: str, expected: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:
         raise UsageError(f"{option} {text}: expected {expected}") from None
+
+
+def parse_pairs(option: str, texts: Sequence[str], expected: str) -> dict[str, str]:
+    """Return the values of an option that may be given again, as ``NAME=VALUE``, by their names.
+
+    Parameters
+    ----------
+    option : str
+        Name of the option, for the error message.
+    texts : sequence of str
+        What the user gave, one text for each time.
+    expected : str
+        Description of a right text, for the error message.
+
+    Raises
+    ------
+    UsageError
+        A text has no ``=``, or nothing before or after it; or a name is given twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, value = (part.strip() for part in text.partition("=")[::2])
+        if not name or not value:
+            raise UsageError(f"{option} {text}: expected {expected}")
+        if name in pairs:
+            raise UsageError(f"{option} {text}: {name} is given twice; leave one of the two out")
+        pairs[name] = value
+    return pairs

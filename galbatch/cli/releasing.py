@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from galbatch.cli.options import CatalogPath
+from galbatch.cli.options import CatalogPath, parse_pairs
 from galbatch.cli.printing import print_line, print_table
 from galbatch.core.texts import counted, size
+from galbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from galbatch.reporting import EvidenceRow
@@ -29,7 +31,7 @@ def merge(
     """
     from galbatch import api
 
-    merged = api.merge(catalogs, output)
+    merged = api.merge(catalogs, output, notify=print_line)
     print_line(f"{output}: {counted(merged.n_rows, 'object')} of {counted(len(catalogs), 'catalog')}")
     if merged.without_pass_outputs:
         some = " and ".join(merged.without_pass_outputs)
@@ -108,23 +110,64 @@ def inject(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of places and galaxies", min=0)] = 1,
+    band: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BAND=LIKE",
+            help="how bright galaxies are in a band other than g, r and i: y=i-0.2 is 0.2 mag brighter than in i; may be given again",
+        ),
+    ] = None,
+    electrons_per_njy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BAND=NUMBER",
+            help="electrons counted for one nJy in a band, from which the galaxies' photon noise follows; default: GAIN of the tiles; may be given again",
+        ),
+    ] = None,
 ) -> None:
     """Add galaxies of known truth to the run's own coadds, run its networks on them, and report how well they are found.
 
     The table of bias, scatter, coverage, completeness and flags is written beside the catalog, into its properties and the report. The tiles are
     only read.
     """
-    from galbatch import config, dashboard, reporting
+    from galbatch import config, dashboard, reporting, simulation
 
+    lights = parse_pairs("--band", band or [], "BAND=LIKE, such as y=i-0.2")
+    electrons = parse_pairs("--electrons-per-njy", electrons_per_njy or [], "BAND=NUMBER, such as y=1.5")
     parsed = config.read_config(run_toml)
-    settings = reporting.InjectionSettings(galaxies, population, seed, at)
+    settings = reporting.InjectionSettings(
+        galaxies,
+        population,
+        seed,
+        at,
+        bands={name: simulation.BandLight.parse(text) for name, text in lights.items()},
+        electrons_per_njy={name: _positive(text) for name, text in electrons.items()},
+    )
     folder = output or f"{parsed.catalog.path.rstrip('/')}_injection"
     sink = dashboard.TextLines(print_line)
     evidence = reporting.inject(parsed, settings, folder=folder, sink=sink)
     heads = ("network", "parameter", "galaxies", "complete", "bias", "scatter", "68 % covers", "95 % covers")
     wanted = [row for row in evidence.rows if row.binned_by in ("", "magnitude")]
     print_table(heads, [_cells(row) for row in wanted])
+    for model, flags in {row.model: row.frequent_flags for row in evidence.all_galaxies}.items():
+        print_line(f"{model}: the most frequent flags: {flags or 'none'}")
+    if evidence.without_photon_noise:
+        bands = ", ".join(evidence.without_photon_noise)
+        print_line(
+            f"without photon noise of the galaxies in {bands}: the tiles state no GAIN, and --electrons-per-njy was not given"
+        )
     print_line(f"{folder}; {reporting.evidence_path(parsed.catalog.path)}")
+
+
+def _positive(text: str) -> float:
+    """Return a number above 0 that a text states."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise UsageError(f"--electrons-per-njy: {text!r}: expected a number above 0")
+    return number
 
 
 def _cells(row: EvidenceRow) -> tuple[str, ...]:

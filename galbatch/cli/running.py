@@ -102,10 +102,7 @@ def _execute(
 
     with _display(log_format) as display:
         result = api.run(parsed, stage=stage, only_failed=only_failed, wait_lock=wait_lock, progress=display)
-    # A run that only cuts ends without a catalog.
-    for line in (
-        catalog.doubts(parsed.catalog.path) if result.n_inferred and stage in ("infer", "all") else ()
-    ):
+    for line in catalog.doubts(parsed.catalog.path) if result.finished else ():
         print_error(line)
     failed = sorted(result.failed.items())
     for name, reason in failed[:MAX_FAILED_SHOWN]:

@@ -32,6 +32,7 @@ class FlagsConfig(Section):
             "point_like_ratio",
             "inconsistent_rate",
             "asymmetric_share",
+            "psf_unlike_share",
         }
     )
     """Keys that change no flag of the cutouts: those of the object list, of networks, and of the photometry."""
@@ -100,6 +101,14 @@ class FlagsConfig(Section):
         le=2,
         description=f"{PixelFlag.POINT_LIKE.help} Smallest ratio phot_core_ratio, of the size of the core to the PSF's width, in a band with "
         "signal-to-noise above 20.",
+    )
+    # Stated widths differ by up to 0.08, as they hold the pixel's own or not; one that varies over a tile unstated, by 0.1.
+    psf_unlike_share: float = Field(
+        0.15,
+        ge=0,
+        le=10,
+        description=f"{PixelFlag.PSF_UNLIKE.help} Largest share by which their width (psf_fwhm_stars_arcsec) differs from the stated one "
+        "in any band.",
     )
     # Bundles have limits for these rates, from two thousand objects.
     inconsistent_rate: float = Field(

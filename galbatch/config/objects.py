@@ -170,7 +170,7 @@ class MaskConfig(Section):
         pattern=r"^[a-z][a-z0-9_]*$", max_length=64, description="name of the column, true inside"
     )
     path: str = Field(
-        description="regions of ds9 (.reg, in sky coordinates), a MOC (FITS), or a HealSparse map (inside where it has a value other than 0)"
+        description="regions of ds9 (.reg, in sky coordinates), a MOC (FITS), a HealSparse map (inside where it has a value other than 0), or polygons of mangle (.ply, .pol; inside where the weight is not 0)"
     )
     good: Literal["inside", "outside"] | None = Field(
         None,

@@ -22,6 +22,15 @@ PER_LEAF_PARTS = frozenset(
 )
 """Parts of a leaf's fingerprint that differ between the leaves of a run. All other parts are equal."""
 
+CHANGES = {
+    "tiles": "a file of a tile that covers these objects was replaced or touched, or another tile covers them",
+    "objects": "these objects are others, or have other ids, positions or flags of the list",
+    "kept columns": "the values of columns to keep have changed",
+    "columns fed": "the values of columns that a network takes have changed",
+    "selected objects": "a network takes other ones of these objects",
+}
+"""The meaning of a difference in parts whose values are digests, which say nothing by themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -109,9 +118,13 @@ def refuse_difference(where: str, found: Mapping[str, Any] | None, expected: Fin
     parts = (found or {}).get("parts", {})
     lines = [
         f"{where} was written with {what} {shown(old)}; this run uses {shown(new)}"
+        + (f": {CHANGES[what]}" if what in CHANGES else "")
         for what, old, new in differences(parts, expected.parts)
     ]
-    advice = "choose another output path in run.toml, or run galbatch clean"
+    advice = (
+        "choose another output path in run.toml, where [cutouts] base and [catalog] base take over what is unchanged, or run "
+        "galbatch clean"
+    )
     raise FingerprintError("\n".join([*lines, advice]) if lines else f"{where} has no fingerprint; {advice}")
 
 

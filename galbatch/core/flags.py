@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import enum
 import json
-from typing import Self
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "FLAGS_KEY",
@@ -19,6 +23,7 @@ __all__ = [
     "ModelFlag",
     "PixelFlag",
     "SkySource",
+    "count_flags",
     "flag_attributes",
     "flags_as_json",
     "quality_bits",
@@ -96,6 +101,10 @@ class PixelFlag(CatalogFlag):
     SATURATED_CORE = 1 << 12, "The core is flat, as if cut off, and no mask says that it is saturated."
     SKY_OFFSET = 1 << 13, "The sky about the object is not 0, by enough to move its flux and size."
     POINT_LIKE = 1 << 14, "The object is as small as the PSF: a star, or a galaxy whose shape cannot be seen."
+    PSF_UNLIKE = (
+        1 << 15,
+        "Stars of the tile are wider or narrower than the stated PSF: sizes and shapes are off.",
+    )
 
 
 LIST_FLAGS = PixelFlag.NEIGHBOR | PixelFlag.DUPLICATE_POSITION
@@ -157,6 +166,11 @@ class MaskBit(enum.IntFlag):
 def quality_bits(flags: type[CatalogFlag]) -> int:
     """Return the bits of all flags of class quality together."""
     return sum(flag.value for flag in flags if flag.flag_class is FlagClass.QUALITY)
+
+
+def count_flags(values: npt.NDArray[np.integer[Any]], flags: Iterable[int]) -> list[int]:
+    """Return how many of the values (object,) have each of the flags, in the order of the flags."""
+    return [int(np.count_nonzero(values & int(flag))) for flag in flags]
 
 
 def flags_as_json(flags: type[CatalogFlag]) -> str:

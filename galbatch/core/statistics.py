@@ -63,7 +63,7 @@ def bootstrap_errors(
 
     Returns
     -------
-    (statistic,) float64; NaN with fewer than two objects or samples. A sample whose statistic is NaN does not count for it
+    (statistic,) float64; NaN with fewer than two objects or samples, or where it is infinite in a sample. A sample whose statistic is NaN does not count for it
     """
     n = len(arrays[0])
     if n < 2 or n_bootstrap < 2:
@@ -73,5 +73,7 @@ def bootstrap_errors(
     drawn = np.stack([statistic(*(array[some] for array in arrays)) for some in rows])
     known = np.isfinite(drawn).sum(axis=0) > 1  # the standard deviation of one number is none
     errors = np.full(drawn.shape[1], np.nan)
-    errors[known] = np.nanstd(drawn[:, known], axis=0, ddof=1)
+    with np.errstate(invalid="ignore"):
+        # A mean logarithm is -inf in samples with a truth where the density is 0: then the error is NaN.
+        errors[known] = np.nanstd(drawn[:, known], axis=0, ddof=1)
     return errors

@@ -223,6 +223,8 @@ class Tile:
         Map of the PSF's FWHM in arcsec on the tile's own pixels; with `psf_cells`, kernel images of cells.
     psf_fwhm_arcsec : float
         One FWHM for the whole tile; NaN if unknown.
+    electrons_per_njy : float
+        Electrons that were counted for one nJy, by the header's GAIN; NaN where it states none.
     release, background : str
         Data release, and treatment of the sky background; "" if unknown.
     identity : FileIdentity or None
@@ -249,6 +251,7 @@ class Tile:
     psf_fwhm_arcsec: float = math.nan
     psf: Plane | None = None
     psf_cells: PsfCells | None = None
+    electrons_per_njy: float = math.nan
     release: str = ""
     background: str = ""
     identity: FileIdentity | None = None
@@ -281,8 +284,8 @@ class ObjectTable:
         The columns named in ``[objects] keep``.
     psf_fwhm_arcsec : mapping of band to (object,) float32
         PSF widths from the object list, for bands that have a column there; NaN where it has no number.
-    inputs : mapping of column name to (object,) float32
-        Columns of the object list that are auxiliary inputs of networks; NaN where they have no number.
+    inputs : mapping of column name to (object,) or (object, number) float32
+        Columns of the object list that are auxiliary inputs of networks, lists as vectors; NaN where they have no number.
     """
 
     object_id: npt.NDArray[Any]
@@ -343,6 +346,7 @@ class CutoutBlock:
     band_key : (object, band) int64, digest of all that a band's pixels follow from: equal keys, equal pixels; None if unknown
     pixel_digest : (object, band) int64, digest of image, sky noise and PSF width, which networks read; None if unknown
     sky_source : (object, band) int8 of `galbatch.core.flags.SkySource`: where the sky noise comes from; None if not known
+    psf_fwhm_stars_arcsec : (object, band) float32, the PSF's width by stars of the tile; NaN if they are too few; None if not known
     """
 
     grid: Grid
@@ -367,6 +371,7 @@ class CutoutBlock:
     band_key: npt.NDArray[np.int64] | None = None
     pixel_digest: npt.NDArray[np.int64] | None = None
     sky_source: npt.NDArray[np.int8] | None = None
+    psf_fwhm_stars_arcsec: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def of_images(
@@ -427,6 +432,9 @@ class CutoutBlock:
             band_key=None if self.band_key is None else self.band_key[:, index],
             pixel_digest=None if self.pixel_digest is None else self.pixel_digest[:, index],
             sky_source=None if self.sky_source is None else self.sky_source[:, index],
+            psf_fwhm_stars_arcsec=None
+            if self.psf_fwhm_stars_arcsec is None
+            else self.psf_fwhm_stars_arcsec[:, index],
         )
 
     def take(self, rows: npt.NDArray[np.intp]) -> CutoutBlock:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import Column, ResultColumn, Statistic
+from galbatch.core.flags import count_flags
 from galbatch.core.types import CutoutBlock
 from galbatch.dashboard.events import Sample
 
@@ -32,13 +33,13 @@ def flag_counts(columns: Sequence[Column], values: Mapping[str, npt.NDArray[Any]
     values : mapping of str to ndarray, (object,)
         By the column's name.
     """
-    counts = {
-        f"{column.name} {flag.name}": int(np.count_nonzero(values[column.name] & flag.value))
+    return {
+        f"{column.name} {flag.name}": n
         for column in columns
         if column.flags is not None
-        for flag in column.flags
+        for flag, n in zip(column.flags, count_flags(values[column.name], column.flags), strict=True)
+        if n
     }
-    return {name: n for name, n in counts.items() if n}
 
 
 def value_texts(

@@ -7,18 +7,21 @@ torch; the networks are checked, and their engines chosen, while the first cutou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
+from queue import SimpleQueue
+from threading import Event
 from typing import TypeVar
 
 from galbatch import cluster, models
 from galbatch.catalog import pass_outputs
 from galbatch.config import CatalogConfig, ModelConfig, PosteriorConfig, RunConfig, SurveyConfig
-from galbatch.errors import BundleError, ConfigError
+from galbatch.errors import BundleError, ConfigError, MissingBundleError, PausesSpent, Stopped
 from galbatch.execution import leaf
+from galbatch.execution.submission import Pauses, reason_of
 from galbatch.planning import Plan, with_engines
 
-__all__ = ["EngineChoice", "auxiliary_inputs", "networks_of_run", "paths_of"]
+__all__ = ["EngineChoice", "fed_columns", "networks_of_run", "paths_of"]
 
 
 Network = TypeVar("Network", bound="models.EnsembleInfo")
@@ -47,19 +50,36 @@ def networks_of_run(config: RunConfig, *, loads: bool) -> tuple[Sequence[models.
 
 
 class EngineChoice:
-    """The check of a plan's networks and the choice of their engines, in a thread, while the run's workers cut."""
+    """The check of a plan's networks and the choice of their engines, in a thread, while the run's workers cut.
 
-    def __init__(self, config: RunConfig, plan: Plan) -> None:
+    A bundle whose file is gone, or whose store does not answer, is waited for as long as the run may pause. Closing it ends the waiting.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plan : Plan
+    note : callable
+        Takes human-readable lines, in the thread that calls `require` or `plan`.
+    """
+
+    def __init__(self, config: RunConfig, plan: Plan, note: Callable[[str], None]) -> None:
         self._config = config
         self._plan = plan
+        self._note = note
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._closed = Event()
         self._completed: Future[Plan] | None = None
 
     def begin(self) -> None:
         """Begin in a thread, if it has not begun and the plan lacks engines."""
         if self._completed is None and not self._plan.has_engines:
             threads = ThreadPoolExecutor(1, thread_name_prefix="bundles")
-            self._completed = threads.submit(self._complete)
+            self._completed = threads.submit(self._when_there)
             threads.shutdown(wait=False)
+
+    def close(self) -> None:
+        """Let the thread end, which waits no more."""
+        self._closed.set()
 
     def require(self) -> None:
         """Raise what was found to be wrong so far.
@@ -68,14 +88,40 @@ class EngineChoice:
         ------
         BundleError
             A network does not behave as its bundle says, or cannot be run as ``[posterior]`` asks for.
+        PausesSpent
+            The file of a bundle did not come back, or its store did not answer, as long as the run may wait.
         """
+        while not self._lines.empty():
+            self._note(self._lines.get())
         if self._completed is not None and self._completed.done():
             self._completed.result()
 
-    def plan(self) -> Plan:
-        """Return the plan with the engines of its networks; waits for them, and raises as `require` does."""
+    def plan(self, check: Callable[[], None]) -> Plan:
+        """Return the plan with the engines of its networks; waits for them, calling `check` each second, and raises as `require` does."""
         self.begin()
-        return self._plan if self._completed is None else self._completed.result()
+        if self._completed is None:
+            return self._plan
+        while not wait([self._completed], timeout=1.0).done:
+            check()
+        self.require()
+        return self._completed.result()
+
+    def _when_there(self) -> Plan:
+        limit_s = self._config.cluster.pause_limit
+        pauses = Pauses(limit_s, self._lines.put)
+        try:
+            return pauses.until_it_works(self._complete, sleep=self._sleep)
+        except (MissingBundleError, OSError) as error:
+            if not pauses.is_spent:
+                raise
+            raise PausesSpent(
+                f"{reason_of(error)}, still after {limit_s:g} s of pauses ([cluster] pause_limit); what is done stays, the same "
+                "command continues from there"
+            ) from error
+
+    def _sleep(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise Stopped("the run has ended")
 
     def _complete(self) -> Plan:
         # The files that the plan was made of: one that was replaced since is refused.
@@ -107,7 +153,8 @@ def _fitting(model: ModelConfig, config: RunConfig, opened: Callable[..., Networ
             densities=model.densities,
         )
     except BundleError as error:
-        raise BundleError(f"{where} {error}") from None
+        # A file that is missing may come back: its kind of error says so.
+        raise type(error)(f"{where} {error}") from None
     # Bands are matched by position: [[models]] bands renames them, so their number is all that can be compared.
     bands = model.bands or tuple(network.bands)
     if len(bands) != len(network.bands):
@@ -125,7 +172,7 @@ def _fitting(model: ModelConfig, config: RunConfig, opened: Callable[..., Networ
             "the bands to feed with [[models]] bands"
         )
     _require_same_reddening(where, network, config.survey, bands)
-    auxiliary_inputs(model, [column.name for column in network.metadata.input.auxiliary_inputs])
+    auxiliary_inputs(model, network.metadata.input.auxiliary_inputs)
     return network
 
 
@@ -147,14 +194,36 @@ def _require_same_reddening(
             )
 
 
-def auxiliary_inputs(model: ModelConfig, taken: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of the object list that a network is fed; `taken` are the names of the bundle's auxiliary inputs."""
-    if len(model.auxiliary_inputs or taken) != len(taken):
+def auxiliary_inputs(
+    model: ModelConfig, taken: Sequence[models.AuxiliaryInput]
+) -> list[tuple[str, int | None]]:
+    """Return the columns of the object list that a network is fed, with the length of vectors; `taken` is what the bundle states."""
+    names = model.auxiliary_inputs or tuple(one.name for one in taken)
+    if len(names) != len(taken):
         raise ConfigError(
-            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(model.auxiliary_inputs)} columns, the bundle "
-            f"takes {len(taken)} ({', '.join(taken) or 'none'})"
+            f"run.toml: [[models]] {model.name}: auxiliary_inputs names {len(names)} columns, the bundle "
+            f"takes {len(taken)} ({', '.join(one.label for one in taken) or 'none'})"
         )
-    return model.auxiliary_inputs or tuple(taken)
+    return [(name, one.length) for name, one in zip(names, taken, strict=True)]
+
+
+def fed_columns(networks: Sequence[ModelConfig], taken: Sequence[models.InputInfo]) -> dict[str, int | None]:
+    """Return the columns of the object list that any network is fed, each once, with the length of vectors, in the order of run.toml.
+
+    Raises
+    ------
+    ConfigError
+        A bundle does not take as many columns as are named, or one takes numbers or vectors of other lengths from a column than another.
+    """
+    found: dict[str, int | None] = {}
+    for model, of_network in zip(networks, taken, strict=True):
+        for name, length in auxiliary_inputs(model, of_network.auxiliary_inputs):
+            if found.setdefault(name, length) != length:
+                raise ConfigError(
+                    f"run.toml: [[models]] {model.name}: takes column {name} with {length or 1} numbers in each row, and another network "
+                    f"takes {found[name] or 1}; name another column in auxiliary_inputs"
+                )
+    return found
 
 
 def paths_of(specs: Sequence[str]) -> tuple[str, ...]:

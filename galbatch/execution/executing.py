@@ -6,7 +6,8 @@ Progress is read from the outputs, so executing the same plan again continues a 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class RunResult:
     seconds : wall time of this run
     failed : the reason why each partition failed, by its name
     complete : whether every partition has a leaf
+    finished : whether the catalog's metadata was written; not without leaves, if one proved damaged, or if the disk stayed full
     """
 
     n_objects: int = 0
@@ -58,6 +60,7 @@ class RunResult:
     seconds: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+    finished: bool = False
 
     @property
     def taken_text(self) -> str:
@@ -160,11 +163,12 @@ def execute_held(
         write_parquet(storage.join(config.catalog.path, REJECTED_FILE), plan.rejected)
     _discard_damage(config, before, stage, sink)
     run = _Run(held, plan, client, sink)
-    run.work(before, only=before.troubled if only_failed else None)
-    if infers:
-        # Also after failures: the catalog opens without the missing leaves, and its properties say so.
-        run.finish()
-    else:
+    with closing(run.choice):
+        run.work(before, only=before.troubled if only_failed else None)
+        if infers:
+            # Also after failures: the catalog opens without the missing leaves, and its properties say so.
+            run.finish()
+    if not infers:
         # Failures of the other steps stay; those of this one are done or failed once more.
         done = before.ingested if stage == "ingest" else before.measured
         earlier = {name: reason for name, reason in before.failed.items() if name in done}
@@ -187,18 +191,17 @@ def _discard_damage(config: RunConfig, before: Progress, stage: Stage, sink: das
     damage.discard(config, damaged)
 
 
-def _finish(config: RunConfig, plan: Plan, failed: dict[str, str]) -> bool:
-    """Finish the catalog; return whether it is complete. Leaves that prove damaged only now are added to `failed`."""
+def _finish(config: RunConfig, plan: Plan, result: RunResult) -> None:
+    """Finish the catalog, and note whether it is complete. Leaves that prove damaged only now have failed."""
     try:
-        complete = finishing.finish(config, plan)
+        n_leaves = finishing.finish(config, plan)
+        result.complete, result.finished = n_leaves == len(plan.partitions), n_leaves > 0
     except (CatalogError, DamagedError):
         damaged = damage.damaged_leaves(config.catalog.path, plan)
         if not damaged:
             raise
-        failed |= damaged
-        complete = False
-    finishing.record_failures(config.catalog.path, failed)
-    return complete
+        result.failed |= damaged
+    finishing.record_failures(config.catalog.path, result.failed)
 
 
 def _done_event(attempt: Attempt, result: tasks.TaskResult) -> dashboard.Event:
@@ -229,8 +232,10 @@ class _Run:
         self.result = RunResult(n_objects=len(plan.objects))
         self._inferred: frozenset[str] = frozenset()
         self._pauses = Pauses(held.config.cluster.pause_limit, sink.note)
-        self._choice = EngineChoice(held.config, plan)
+        self.choice = EngineChoice(held.config, plan, sink.note)
         self._queue: SubmissionQueue | None = None
+        # The name of the signal that came; "" if none did.
+        self._came: Callable[[], str] = lambda: ""
         # Partitions whose cutouts could not be removed when their leaf was written.
         self._not_removed: list[Partition] = []
 
@@ -277,6 +282,7 @@ class _Run:
         )
         self._pauses = queue.pauses
         with deferred_signals() as came, self.sink:
+            self._came = came
             queue.work(waiting, locks=self.held.handles, check=lambda: self.check(came()))
             self.check(came())
         self.result.failed = queue.failed
@@ -293,13 +299,13 @@ class _Run:
         self.held.require()
         # After the first tasks, which the workers begin meanwhile.
         if self._queue is not None and self._queue.is_busy and writes_catalog(self.stage):
-            self._choice.begin()
-        self._choice.require()
+            self.choice.begin()
+        self.choice.require()
         self.sink.write_due()
 
     def _choose_engines(self) -> None:
         """Let the plan have the engines of its networks, without which nothing is inferred; they are waited for."""
-        self.plan = self._choice.plan()
+        self.plan = self.choice.plan(lambda: self.check(self._came()))
         if self._queue is not None:
             self._queue.plan = self.plan
 
@@ -410,9 +416,7 @@ class _Run:
         """Write the catalog's metadata and the list of failures, after pauses if a disk is full."""
         self._choose_engines()
         try:
-            self.result.complete = self._pauses.until_it_works(
-                lambda: _finish(self.config, self.plan, self.result.failed)
-            )
+            self._pauses.until_it_works(lambda: _finish(self.config, self.plan, self.result))
         except (OutputError, OSError) as error:
             # Nothing can be written there, however long the run waited. Running again finishes the catalog.
             if fault_of(error).kind is not FaultKind.RESOURCE:

@@ -91,14 +91,14 @@ class KeptFailures:
             self._n_new = 0
 
 
-def finish(config: RunConfig, plan: Plan) -> bool:
-    """Write the HATS metadata from the leaves that exist, properties last; return whether the catalog is complete."""
+def finish(config: RunConfig, plan: Plan) -> int:
+    """Write the HATS metadata from the leaves that exist, properties last; return how many. Without leaves nothing is written."""
     # Leaves of partitions that failed do not exist: the metadata lists those that do.
     there = set(catalog.list_leaves(config.catalog.path))
     partitions = [part.partition for part in plan.partitions if part.partition.pixel in there]
-    complete = len(partitions) == len(plan.partitions)
     if not partitions:
-        return complete
+        return 0
+    complete = len(partitions) == len(plan.partitions)
     posterior = config.posterior
     properties = {
         "obs_collection": config.catalog.name,
@@ -127,7 +127,7 @@ def finish(config: RunConfig, plan: Plan) -> bool:
         n_rows_expected=sum(partition.n_objects for partition in partitions),
         footers=leaf.AuditSum(),
     )
-    return complete
+    return len(partitions)
 
 
 def _of_models(models: Sequence[ModelPlan]) -> dict[str, str]:

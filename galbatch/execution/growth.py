@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,13 +82,32 @@ def base_notes(plan: Plan) -> list[str]:
             except DamagedError:
                 continue
             parts = json.loads(footer.get("fingerprint", "{}")).get("parts", {})
-            lines = differences(
-                {key: value for key, value in parts.items() if key not in PER_LEAF_PARTS},
-                {key: value for key, value in part.leaf.parts.items() if key not in PER_LEAF_PARTS},
-            )
-            told = [f"{what}: {shown(old)} there, {shown(new)} here" for what, old, new in lines]
-            return [f"base {base.catalog}: {'; '.join(told)}"] if told else []
+            told = [
+                f"{what}: {shown(old)} there, {shown(new)} here"
+                for what, old, new in differences(*_parts_in_common(parts, part.leaf.parts))
+            ]
+            known = f"base {base.catalog}: values and cutouts are taken from it where they would be the same; a plan's times and bytes are those without it"
+            return [known, *([f"base {base.catalog}: {'; '.join(told)}"] if told else [])]
     return []
+
+
+def _parts_in_common(
+    there: Mapping[str, str], here: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the parts of two fingerprints without those of one partition, and of networks that only one of the two has."""
+    networks = [
+        {key.removeprefix("bundle ") for key in parts if key.startswith("bundle ")} for parts in (there, here)
+    ]
+    single = networks[0] ^ networks[1]
+    before, now = (
+        {
+            key: value
+            for key, value in parts.items()
+            if key not in PER_LEAF_PARTS and key.rpartition(" ")[2] not in single
+        }
+        for parts in (there, here)
+    )
+    return before, now
 
 
 def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | None:
@@ -142,7 +161,7 @@ def identity_of_rows(
         The draws follow from the id.
     pixel_digest : (object, band) int64
         Digests of the pixels, in the network's bands and their order.
-    auxiliary : (object, auxiliary input) float32, or None
+    auxiliary : (object, number) float32, or None
     """
     common = hashlib.sha256(settings.encode())
     result = np.empty(len(object_id), np.int64)

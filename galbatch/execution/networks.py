@@ -99,8 +99,8 @@ def case_info(planned: ModelPlan, ensemble: models.EnsembleInfo) -> models.CaseI
 def auxiliary_of(
     objects: ObjectTable, rows: npt.NDArray[np.intp], names: Sequence[str]
 ) -> npt.NDArray[np.float32] | None:
-    """Return the object list's columns `names` at `rows`, (row, auxiliary input) float32; None if there are no names."""
-    return np.stack([objects.inputs[name][rows] for name in names], axis=1) if names else None
+    """Return the object list's columns `names` at `rows`, (row, number) float32, vectors in a row; None if there are no names."""
+    return np.column_stack([objects.inputs[name][rows] for name in names]) if names else None
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,7 @@ class LoadedModel:
                 values[name][there] = taken
             self.taken[rows[there]] = True
             if self.writer is not None:
-                kept |= {
-                    row: self.base.outputs(rows[row], self.task.objects.object_id[rows[row]])
-                    for row in there.tolist()
-                }
+                kept |= zip(there.tolist(), self.base.outputs(rows[there]), strict=True)
         for row in sorted(kept):
             # infer_block counts objects within the block, the writer within the partition.
             if self.writer is not None and len(kept[row][0]):

@@ -21,6 +21,7 @@ from galbatch.execution.outputs import is_untouched, tile_index_of
 from galbatch.objects import (
     EBV,
     Feeding,
+    InputColumns,
     Region,
     SkyMaps,
     box_around,
@@ -74,13 +75,12 @@ def prepare(config: RunConfig, workers: cluster.Workers | None = None, *, loads:
     a_b = config.extinction.a_b if config.extinction is not None else {}
     of_models = model_columns(plans, networks, quantiles=config.posterior.quantiles, a_b=a_b)
     _require_own_names(config, of_models)
-    # The columns that any network takes, each once, in the order of run.toml.
-    fed = dict.fromkeys(name for plan in plans for name in plan.auxiliary_inputs)
+    fed = bundles.fed_columns(config.networks, [network.metadata.input for network in networks])
     # A wrong list is reported before headers are read for hours, except where a region of tracts needs the tiles first.
     read_tiles = functools.cache(lambda: _read_tiles(config, workers))
     region = _region(config.objects.region, read_tiles)
     maps = SkyMaps.open(config.extinction, config.masks)
-    of_list = tuple(name for name in fed if name not in _inputs_of_maps(config.extinction))
+    of_list = _without_maps(fed, config.extinction)
     objects = with_sky_maps(
         open_objects(config.objects, inputs=of_list, region=region),
         maps,
@@ -126,23 +126,22 @@ def feeding_of_run(config: RunConfig) -> Feeding:
     ConfigError
         A bundle does not take as many auxiliary inputs as are named.
     """
-    inputs: list[str] = []
+    inputs: list[models.InputInfo] = []
     for model in config.networks:
         path = bundles.paths_of(model.bundle)[0]
         try:
             metadata, _ = models.read_bundle_metadata(path)
         except BundleError as error:
             raise BundleError(f"run.toml: [[models]] {model.name}: {error}") from None
-        taken = [column.name for column in metadata.input.auxiliary_inputs]
-        inputs += bundles.auxiliary_inputs(model, taken)
+        inputs.append(metadata.input)
     wheres = {model.name: model.where for model in config.networks}
-    of_list = [name for name in dict.fromkeys(inputs) if name not in _inputs_of_maps(config.extinction)]
-    return Feeding(tuple(of_list), wheres, config.flags)
+    fed = bundles.fed_columns(config.networks, inputs)
+    return Feeding(_without_maps(fed, config.extinction), wheres, config.flags)
 
 
-def _inputs_of_maps(extinction: ExtinctionConfig | None) -> tuple[str, ...]:
-    """Return the auxiliary inputs that a map gives, not the object list."""
-    return (EBV,) if extinction is not None else ()
+def _without_maps(fed: InputColumns, extinction: ExtinctionConfig | None) -> dict[str, int | None]:
+    """Return the auxiliary inputs without the one that a map gives, not the object list."""
+    return {name: length for name, length in fed.items() if extinction is None or name != EBV}
 
 
 def _region(stated: RegionConfig | None, read_tiles: Callable[[], Sequence[Tile]]) -> Region | None:

@@ -7,7 +7,7 @@ shows here, is not done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,27 +73,41 @@ def read_progress(config: RunConfig, plan: Plan) -> Progress:
         An output was written with other settings or inputs, or belongs to another division of the sky.
     """
     damaged = recorded(config)
-    ingested = _read_store(config.cutouts.store, plan, damaged)
+    ingested = frozenset(_read_store(config.cutouts.store, plan, damaged))
     measured = _read_photometry(config.cutouts.store, plan, ingested, damaged)
     # A run without networks writes no catalog: one that is at its path is of another run, and stays as it is.
     inferred = _read_leaves(config, plan, damaged) if plan.models else set[str]()
     if config.posterior.keep_pass_outputs:
         _refuse_foreign_pass_outputs(config.catalog.path, plan)
-    if config.cutouts.keep and ingested:
-        # Cutouts that are to be kept are gone, though their partition has results and others have cutouts.
-        known = {one.pixel for one in damaged if one.output == "cutouts"}
-        for part in plan.partitions:
-            pixel, name = part.partition.pixel, part.partition.name
-            if name in inferred - ingested and pixel not in known:
-                path = storage.join(config.cutouts.store, pixel.path)
-                damaged.append(
-                    Damaged("cutouts", pixel, path, "the cutouts of a finished partition are gone")
-                )
+    if config.cutouts.keep:
+        damaged += _lost(
+            config.cutouts.store, plan, damaged, inferred, {"cutouts": ingested, "photometry": measured}
+        )
+    # Photometry lies among the cutouts: where either is damaged both are made again.
+    remade = {one.pixel.name for one in damaged if one.output == "cutouts" and one.pixel is not None}
     # A partition that failed and was done by a later run is still in the file.
     failed = {
         name: reason for name, reason in read_failures(config.catalog.path).items() if name not in inferred
     }
-    return Progress(plan, frozenset(ingested), frozenset(inferred), failed, tuple(damaged), measured)
+    return Progress(plan, ingested - remade, frozenset(inferred), failed, tuple(damaged), measured - remade)
+
+
+def _lost(
+    store: str, plan: Plan, damaged: Iterable[Damaged], inferred: Set[str], there: Mapping[str, Set[str]]
+) -> list[Damaged]:
+    """Return what is to be kept and is gone from the store, though its partition has results and others have it; nothing twice."""
+    known = {one.pixel for one in damaged if one.output == "cutouts"}
+    lost = []
+    for what, names in there.items():
+        for part in plan.partitions if names else ():
+            pixel = part.partition.pixel
+            if part.partition.name in inferred - names and pixel not in known:
+                known.add(pixel)
+                path = storage.join(store, pixel.path)
+                lost.append(
+                    Damaged("cutouts", pixel, path, f"the finished partition's {what} can no longer be found")
+                )
+    return lost
 
 
 def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
@@ -134,7 +148,7 @@ def _read_store(store: str, plan: Plan, damaged: list[Damaged]) -> set[str]:
     return ingested
 
 
-def _read_photometry(store: str, plan: Plan, ingested: set[str], damaged: list[Damaged]) -> frozenset[str]:
+def _read_photometry(store: str, plan: Plan, ingested: Set[str], damaged: list[Damaged]) -> frozenset[str]:
     """Return the names of the partitions whose photometry exists on every grid. One of other settings is made again: it costs little.
 
     Damage that shows is added to `damaged`.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from galbatch import catalog, cluster, ingest, storage
 from galbatch.catalog import pass_outputs
 from galbatch.config import RunConfig
 from galbatch.core.fingerprint import refuse_difference
+from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import DamagedError, FingerprintError, OutputError
 from galbatch.execution import leaf
 from galbatch.execution.preparing import prepare
@@ -37,15 +38,28 @@ def verify_outputs(catalog_path: str, store: str | None = None) -> list[str]:
     problems = checked.problems + pass_outputs.problems(catalog_path)
     if store is not None:
         found[store] = ingest.find_damage(store)
-        cut = {pixel for pixel, _ in ingest.list_done(store)}
-        lost = [pixel for pixel in catalog.list_leaves(catalog_path) if pixel not in cut]
-        problems += [
-            f"{storage.join(store, pixel.path)}: no cutouts of the leaf {pixel.name}" for pixel in lost
-        ]
+        problems += _lost_groups(store, catalog.list_leaves(catalog_path))
     for output, damaged in found.items():
         if output != catalog_path:
             problems += [text for text in _damage_texts(output, damaged) if text not in problems]
         problems += _recorded(output, damaged)
+    return problems
+
+
+def _lost_groups(store: str, leaves: Iterable[HealpixPixel]) -> list[str]:
+    """Return a message for each group of cutouts or photometry that a leaf's pixel lacks and others have: every partition has the same."""
+    done = set(ingest.list_groups(store))
+    names = sorted({name for _, name in done})
+    problems = []
+    for pixel in leaves:
+        path = storage.join(store, pixel.path)
+        if not names:
+            problems.append(f"{path}: no cutouts of the leaf {pixel.name}")
+        problems += [
+            f"{path}/{name}: gone, though the catalog has the leaf {pixel.name}; galbatch run makes it again"
+            for name in names
+            if (pixel, name) not in done
+        ]
     return problems
 
 

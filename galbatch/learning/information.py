@@ -121,8 +121,8 @@ def _check_fits(name: str, own: models.BundleMetadata, both: models.BundleMetada
     """Raise a UsageError if the data of the network of both sources do not hold what a network takes."""
     if [one.name for one in own.parameters] != [one.name for one in both.parameters]:
         raise UsageError(f"--{name}: {own.name} has other parameters than {both.name}, the network of both")
-    taken = [one.name for one in own.input.auxiliary_inputs]
-    there = [one.name for one in both.input.auxiliary_inputs]
+    taken = [one.label for one in own.input.auxiliary_inputs]
+    there = [one.label for one in both.input.auxiliary_inputs]
     if name == "image" and taken:
         raise UsageError(f"--image: {own.name} takes the numbers {', '.join(taken)} as well")
     if lacking := [one for one in taken if one not in there]:
@@ -166,11 +166,17 @@ def measure_information(task: InformationTask, *, console: Console | None = None
 def _scores(task: InformationTask, name: str, held_out: models.HeldOut) -> Floats:
     """Return the log scores (object,) of one network, which is given the auxiliary inputs that it takes."""
     bundle = task.bundles[name]
-    there = [one.name for one in task.bundles["both"].metadata.input.auxiliary_inputs]
-    columns = [there.index(one.name) for one in bundle.metadata.input.auxiliary_inputs]
+    columns = _columns_of(bundle.metadata.input, task.bundles["both"].metadata.input)
     auxiliary = held_out.auxiliary[:, columns] if columns and held_out.auxiliary is not None else None
     own = dataclasses.replace(held_out, auxiliary=auxiliary)
     return models.log_scores(bundle, own, task.passes, parameter=task.parameter)
+
+
+def _columns_of(own: models.InputInfo, both: models.InputInfo) -> list[int]:
+    """Return the places of the numbers that a network takes among those of the network of both sources."""
+    # A vector stands in the array as its numbers, one after the other.
+    names = [one.name for one in both.auxiliary_inputs for _ in range(one.n_numbers)]
+    return [place for one in own.auxiliary_inputs for place, name in enumerate(names) if name == one.name]
 
 
 def read_scores(path: str, *, bins: Sequence[str] = ()) -> LogScores:

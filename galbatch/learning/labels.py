@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from galbatch import models
 from galbatch.errors import UsageError
-from galbatch.objects import read_numbers
+from galbatch.objects import InputColumns, read_numbers
 
 __all__ = ["LabelSources", "Labels", "Matched"]
 
@@ -60,7 +60,7 @@ class Matched(NamedTuple):
     place : (match,) intp, index into the ids that were asked for
     table : (match,) intp, number of the table
     parameters : (match, parameter) float64
-    auxiliary : (match, auxiliary input) float64
+    auxiliary : (match, number) float64, those of vectors in a row
     """
 
     place: npt.NDArray[np.intp]
@@ -71,7 +71,7 @@ class Matched(NamedTuple):
 
 @dataclass(frozen=True)
 class _Table:
-    """One table: (row, parameter) and (row, auxiliary input) float64, NaN if missing, and the row of each id that misses none."""
+    """One table: (row, parameter) and (row, number) float64, NaN if missing, and the row of each id that misses none."""
 
     parameters: Floats
     auxiliary: Floats
@@ -94,7 +94,7 @@ class Labels:
         UsageError
             A table lacks a column, or an id occurs twice in it.
         """
-        inputs = [column.name for column in settings.auxiliary_inputs]
+        inputs = {column.name: column.length for column in settings.auxiliary_inputs}
         beside = None if sources.columns is None else _Beside.read(sources.columns, sources.id_column, inputs)
         parameters = [parameter.name for parameter in settings.parameters]
         tables = tuple(_read(path, sources.id_column, parameters, inputs, beside) for path in sources.paths)
@@ -145,39 +145,39 @@ class Labels:
 
 @dataclass(frozen=True)
 class _Beside:
-    """The auxiliary inputs (row, auxiliary input) float64 of a table of their own, and the row of each id."""
+    """The auxiliary inputs (row, number) float64 of a table of their own, and the row of each id."""
 
     path: str
     values: Floats
     row_of: Mapping[Any, int]
 
     @classmethod
-    def read(cls, path: str, id_column: str, names: Sequence[str]) -> _Beside:
-        if not names:
+    def read(cls, path: str, id_column: str, inputs: InputColumns) -> _Beside:
+        if not inputs:
             raise UsageError(f"--columns {path}: the network takes no auxiliary inputs; take it out")
-        ids, numbers = read_numbers(path, id_column=id_column, columns=names)
+        ids, numbers = read_numbers(path, id_column=id_column, columns=list(inputs), lengths=inputs)
         row_of = {name: row for row, name in enumerate(ids.tolist())}
         _require_single(path, id_column, len(ids) - len(row_of))
-        return cls(path, np.stack([numbers[name] for name in names], axis=1), row_of)
+        return cls(path, np.column_stack([numbers[name] for name in inputs]), row_of)
 
     def of(self, ids: Ids) -> Floats:
-        """Return the values of the objects with these ids, (object, auxiliary input); NaN for those that are not there."""
+        """Return the values of the objects with these ids, (object, number); NaN for those that are not there."""
         # The last row, which -1 finds, stands for ids that are not there: also in a table without rows.
         values = np.append(self.values, np.full((1, self.values.shape[1]), np.nan), axis=0)
         return values[[self.row_of.get(name, -1) for name in ids.tolist()]]
 
 
 def _read(
-    path: str, id_column: str, parameters: Sequence[str], inputs: Sequence[str], beside: _Beside | None
+    path: str, id_column: str, parameters: Sequence[str], inputs: InputColumns, beside: _Beside | None
 ) -> _Table:
     # A column may be both a parameter and an auxiliary input.
     names = list(dict.fromkeys([*parameters, *(inputs if beside is None else ())]))
-    ids, numbers = read_numbers(path, id_column=id_column, columns=names)
+    ids, numbers = read_numbers(path, id_column=id_column, columns=names, lengths=inputs)
     values = np.stack([numbers[name] for name in parameters], axis=1)
     if beside is not None:
         fed = beside.of(ids)
     else:
-        fed = np.stack([numbers[name] for name in inputs], axis=1) if inputs else np.zeros((len(ids), 0))
+        fed = np.column_stack([numbers[name] for name in inputs]) if inputs else np.zeros((len(ids), 0))
     complete = np.flatnonzero(np.isfinite(values).all(axis=1) & np.isfinite(fed).all(axis=1))
     chosen = ids[complete].tolist()
     row_of = dict(zip(chosen, complete.tolist(), strict=True))

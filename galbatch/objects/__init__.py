@@ -15,7 +15,7 @@ from galbatch.objects.checking import (
 )
 from galbatch.objects.hats import HatsSource, read_properties
 from galbatch.objects.neighbors import object_flags
-from galbatch.objects.reading import kept_names, read_numbers, read_objects
+from galbatch.objects.reading import InputColumns, kept_names, read_numbers, read_objects
 from galbatch.objects.region import Region, SkyBox, box_around, region_of, sky_box
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.selection import Chunk, LruCache, PartitionObjects, SelectedObjects, Span
@@ -40,6 +40,7 @@ __all__ = [
     "Chunk",
     "Feeding",
     "HatsSource",
+    "InputColumns",
     "ListCheck",
     "ListCounts",
     "ListSource",

@@ -24,6 +24,7 @@ from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
 from galbatch.objects.reading import (
     DUPLICATE,
+    InputColumns,
     examine,
     input_columns,
     kept_names,
@@ -68,7 +69,7 @@ class HatsSource:
     kept : schema of the kept columns: that of the first file
     region : what ``[objects] region`` names
     repeated : ids found in more than one chunk, with the number of the first chunk that holds each
-    inputs : names of the columns that are auxiliary inputs of networks
+    inputs : columns that are auxiliary inputs of networks
     """
 
     config: ObjectsConfig
@@ -80,7 +81,7 @@ class HatsSource:
     listed: ListCounts = field(default_factory=ListCounts)
     counts: tuple[int, ...] = ()
     repeated: Mapping[Any, int] = field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
+    inputs: InputColumns = field(default_factory=dict)
 
     def read(self, chunk: int) -> ObjectTable:
         path = self.files[chunk][0]
@@ -88,7 +89,7 @@ class HatsSource:
         table, _ = self._read_files(chunk, wanted)
         kept = self.cast(table.select(self.kept.names), self.kept, chunk)
         psf = psf_widths(path, table, columns=self.config.psf_fwhm_arcsec)
-        inputs = input_columns(path, table, names=self.inputs)
+        inputs = input_columns(path, table, self.inputs)
         return sorted_objects(self._examined(chunk, table), kept, psf=psf, inputs=inputs)
 
     def cast(self, table: pa.Table, schema: pa.Schema, chunk: int) -> pa.Table:
@@ -139,14 +140,14 @@ class HatsSource:
         return listed.set_column(listed.schema.get_field_index("reason"), "reason", reasons)
 
 
-def open_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | None) -> HatsSource:
+def open_hats(objects: ObjectsConfig, inputs: InputColumns, region: Region | None) -> HatsSource:
     """Open a HATS catalog and read through its ids and positions once; raise as `open_objects` does."""
     source = examined_hats(objects, inputs, region)
     refuse_rejected(objects, n_rows=source.listed.n_chosen, rejected=source.rejected)
     return source
 
 
-def examined_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region | None) -> HatsSource:
+def examined_hats(objects: ObjectsConfig, inputs: InputColumns, region: Region | None) -> HatsSource:
     """Open a HATS catalog as `open_hats` does, whatever rows of it cannot be used."""
     # Columns named in run.toml take precedence over the catalog's own statement.
     stated = {
@@ -159,11 +160,9 @@ def examined_hats(objects: ObjectsConfig, inputs: Sequence[str], region: Region 
     keep = kept_names(named)
     # The first file stands for all: its columns and their types become the catalog's.
     first, _ = read_list(files[0][0], named, [*keep, *inputs], region=region)
-    input_columns(files[0][0], first, names=inputs)
+    input_columns(files[0][0], first, inputs)
     kept = first.select(keep).schema
-    unread = HatsSource(
-        named, files, ranges, kept, rejected=pa.table({}), inputs=tuple(inputs), region=region
-    )
+    unread = HatsSource(named, files, ranges, kept, rejected=pa.table({}), inputs=inputs, region=region)
     source = _counted(unread)
     n_rows = source.listed.n_listed
     n_stated = _properties_of(objects.path).get("hats_nrows", str(n_rows))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,11 @@ from galbatch.errors import ConfigError, ObjectListError
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts, RowFilter
 from galbatch.objects.tables import read_table
-from galbatch.objects.values import numbers_of, positions_of
+from galbatch.objects.values import numbers_of, positions_of, vectors_of
 
 __all__ = [
     "DUPLICATE",
+    "InputColumns",
     "examine",
     "input_columns",
     "kept_names",
@@ -33,6 +35,9 @@ __all__ = [
     "refuse_rejected",
     "sorted_objects",
 ]
+
+InputColumns: TypeAlias = Mapping[str, int | None]
+"""Columns of an object list that are auxiliary inputs of networks, with the length of those that hold lists; None: numbers."""
 
 MAX_EXACT_ID = 2.0**53
 """Up to here a float64 holds every integer."""
@@ -61,7 +66,7 @@ def read_objects(
     objects: ObjectsConfig,
     *,
     also: Sequence[str] = (),
-    inputs: Sequence[str] = (),
+    inputs: InputColumns = MappingProxyType({}),
     region: Region | None = None,
 ) -> tuple[ObjectTable, pa.Table, ListCounts]:
     """Read and check the object list.
@@ -73,7 +78,7 @@ def read_objects(
         out: those without id or position, and all but the first row of an id among the others.
     also : sequence of str
         Columns wanted in `kept` besides ``objects.keep``.
-    inputs : sequence of str
+    inputs : InputColumns
         Columns that are auxiliary inputs of networks.
     region : Region or None
         The region that ``objects.region`` names; None: it is made here, unless it is one of tracts.
@@ -106,7 +111,7 @@ def read_objects(
     rejected = listed.filter(pc.is_valid(listed.column("reason")))
     refuse_rejected(objects, n_rows=len(table), rejected=rejected)
     psf = psf_widths(objects.path, table, columns=objects.psf_fwhm_arcsec)
-    numbers = input_columns(objects.path, table, names=inputs)
+    numbers = input_columns(objects.path, table, inputs)
     return sorted_objects(listed, table.select(keep), psf=psf, inputs=numbers), rejected, counts
 
 
@@ -216,14 +221,24 @@ def kept_names(objects: ObjectsConfig, also: Sequence[str] = ()) -> list[str]:
 
 
 def read_numbers(
-    path: str, *, id_column: str, columns: Sequence[str]
-) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[np.float64]]]:
-    """Read ids, int64 or str, and numbers by column, NaN for null; raise `ObjectListError` as `read_table` does."""
+    path: str,
+    *,
+    id_column: str,
+    columns: Sequence[str],
+    lengths: InputColumns = MappingProxyType({}),
+) -> tuple[npt.NDArray[Any], dict[str, npt.NDArray[Any]]]:
+    """Read ids, int64 or str, and numbers by column, NaN for null; raise `ObjectListError` as `read_table` does.
+
+    Columns that have a length in `lengths` are vectors, (row, number) float32; the others (row,) float64.
+    """
     table = read_table(path, columns=[id_column, *columns])
     ids = _ids(path, table.column(id_column), id_column)
     if ids.null_count:
         raise ObjectListError(f"{path}: column {id_column}: {ids.null_count} rows have no id")
-    numbers = {name: numbers_of(path, table.column(name), name=name, expected="numbers") for name in columns}
+    numbers = {
+        name: _numbers_or_vectors(path, table, name, length=lengths.get(name), expected="numbers")
+        for name in columns
+    }
     return ids.to_numpy(zero_copy_only=False), numbers
 
 
@@ -246,20 +261,30 @@ def psf_widths(
     return widths
 
 
-def input_columns(path: str, table: pa.Table, *, names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the auxiliary inputs of networks by column, float32; NaN where there is no number.
+def input_columns(path: str, table: pa.Table, inputs: InputColumns) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the auxiliary inputs of networks by column, (row,) or (row, number) float32; NaN where there is no number.
 
     Raises
     ------
     ObjectListError
-        A column holds no numbers.
+        A column holds no numbers, or lists of another length than the network takes.
     """
     expected = "numbers, as a network's auxiliary input"
     with np.errstate(over="ignore"):  # beyond float32 they are infinite: no number either
         return {
-            name: numbers_of(path, table.column(name), name=name, expected=expected).astype(np.float32)
-            for name in names
+            name: _numbers_or_vectors(path, table, name, length=length, expected=expected).astype(np.float32)
+            for name, length in inputs.items()
         }
+
+
+def _numbers_or_vectors(
+    path: str, table: pa.Table, name: str, *, length: int | None, expected: str
+) -> npt.NDArray[Any]:
+    """Return a column as (row,) float64, or with a length as (row, number) float32; NaN for null."""
+    column = table.column(name)
+    if length is None:
+        return numbers_of(path, column, name=name, expected=expected)
+    return vectors_of(path, column, name=name, length=length)
 
 
 def sorted_objects(

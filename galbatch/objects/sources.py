@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from galbatch.core.columns import RESERVED_COLUMNS, excluded_values
 from galbatch.core.types import ObjectTable
 from galbatch.errors import ObjectListError
 from galbatch.objects.hats import HATS_ENTRIES, first_leaf, open_hats, read_properties
-from galbatch.objects.reading import read_objects
+from galbatch.objects.reading import InputColumns, read_objects
 from galbatch.objects.region import Region
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.tables import TABLE_SUFFIXES, column_names, parquet_files
@@ -75,13 +76,13 @@ class ListSource:
 
 
 def open_objects(
-    objects: ObjectsConfig, *, inputs: Sequence[str] = (), region: Region | None = None
+    objects: ObjectsConfig, *, inputs: InputColumns = MappingProxyType({}), region: Region | None = None
 ) -> ObjectSource:
     """Open the source for ``[objects]`` and check all of it, so that what is wrong is found before any work.
 
     Parameters
     ----------
-    inputs : sequence of str
+    inputs : InputColumns
         Columns that are auxiliary inputs of networks.
     region : Region or None
         The region that ``[objects] region`` names; None: it is made here, unless it is one of tracts.

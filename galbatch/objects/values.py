@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy import units
 
 from galbatch.config import ObjectsConfig
 from galbatch.errors import ObjectListError
 from galbatch.objects.tables import angle_of, unit_of
 
-__all__ = ["degrees_of", "limits_in_degrees", "numbers_of", "positions_of"]
+__all__ = ["degrees_of", "limits_in_degrees", "numbers_of", "positions_of", "vectors_of"]
 
 SEXAGESIMAL = re.compile(r"\s*[+-]?\d{1,3}\s*[: hd\N{DEGREE SIGN}]\s*\d{1,2}\s*[: m\']")
 """The beginning of hours or degrees with minutes, as in 10:00:28.6, 10h00m28.6s and +02 12 21."""
@@ -142,6 +143,34 @@ def numbers_of(path: str, column: pa.ChunkedArray, *, name: str, expected: str) 
     # Not safe: integers above 2^53 are rounded, far outside of what a position or a width can be.
     numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     return numbers
+
+
+def vectors_of(path: str, column: pa.ChunkedArray, *, name: str, length: int) -> npt.NDArray[np.float32]:
+    """Return a column of lists as float32, shape (object, number); NaN for null, in all numbers where a list is null.
+
+    Raises
+    ------
+    ObjectListError
+        The column holds no lists of numbers, or a list of another length.
+    """
+    expected = f"lists of {length} numbers, as a network's auxiliary input"
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise ObjectListError(f"{path}: column {name} holds {kind}, expected {expected}")
+    lists = column.combine_chunks()
+    there = np.asarray(pc.is_valid(lists))
+    n_found = np.asarray(pc.list_value_length(lists).fill_null(length))
+    if len(wrong := np.flatnonzero(n_found != length)):
+        raise ObjectListError(
+            f"{path}: column {name}: the list in row {wrong[0]} has {n_found[wrong[0]]} numbers, expected {expected}; write a missing "
+            "one as null, or as that many nulls"
+        )
+    found = np.full((len(lists), length), np.nan, np.float32)
+    # Beyond float32 they are infinite: no number either.
+    numbers = lists.filter(pa.array(there)).flatten().cast(pa.float32(), safe=False)
+    found[there] = numbers.to_numpy(zero_copy_only=False).reshape(-1, length)
+    return found
 
 
 def _is_number(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from galbatch.config import FlagsConfig
 from galbatch.core.columns import PHOT_AXIS_RATIO, PHOT_RADIUS, photometry_band_columns
 from galbatch.core.flags import PixelFlag
+from galbatch.core.types import CutoutBlock
 
 __all__ = ["photometry_flags"]
 
@@ -24,32 +25,30 @@ Values = Mapping[str, npt.NDArray[Any]]
 
 
 def photometry_flags(
-    values: Values,
-    bands: Sequence[str],
-    *,
-    flags: npt.NDArray[np.int32],
-    thresholds: FlagsConfig,
-    pixel_scale_arcsec: float,
+    values: Values, cutouts: CutoutBlock, *, thresholds: FlagsConfig
 ) -> npt.NDArray[np.int32]:
-    """Return the bits BLENDED, SATURATED_CORE, SKY_OFFSET and POINT_LIKE, (object,) int32.
+    """Return the bits BLENDED, SATURATED_CORE, SKY_OFFSET, POINT_LIKE and PSF_UNLIKE, (object,) int32.
 
     Parameters
     ----------
     values : photometry columns (object,) by name
-    bands : bands of the cutouts
-    flags : (object,) int32, `PixelFlag` bits that are known: a core that the mask marks as saturated is SATURATED, and no more
+    cutouts : CutoutBlock
+        The cutouts that were measured; their flags count, as a core that the mask marks as saturated is SATURATED, and no more.
     thresholds : FlagsConfig
-    pixel_scale_arcsec : pixel scale of the cutouts
 
     Notes
     -----
     Each condition holds where it does in any band. A comparison with NaN is false: what is unknown raises nothing.
     """
-    area_px = np.pi * np.square(values[PHOT_RADIUS.name] / pixel_scale_arcsec) * values[PHOT_AXIS_RATIO.name]
+    area_px = (
+        np.pi
+        * np.square(values[PHOT_RADIUS.name] / cutouts.grid.pixel_scale_arcsec)
+        * values[PHOT_AXIS_RATIO.name]
+    )
     result = np.zeros(len(area_px), np.int32)
-    is_saturated = (flags & PixelFlag.SATURATED) != 0
+    is_saturated = (cutouts.flags & PixelFlag.SATURATED) != 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        for band in bands:
+        for band, psf_off in zip(cutouts.bands, _psf_differences(cutouts), strict=True):
             found = {what: values[column.name] for what, column in photometry_band_columns(band).items()}
             sky, flux = np.abs(found["sky"]), found["flux"]
             offset = (sky > SKY_SIGMAS * found["sky_err"]) & (
@@ -62,7 +61,15 @@ def photometry_flags(
                 PixelFlag.SATURATED_CORE: (found["flat_share"] > thresholds.flat_core_share) & ~is_saturated,
                 PixelFlag.SKY_OFFSET: offset,
                 PixelFlag.POINT_LIKE: is_bright & (found["core_ratio"] < thresholds.point_like_ratio),
+                PixelFlag.PSF_UNLIKE: psf_off > thresholds.psf_unlike_share,
             }
             for flag, holds in conditions.items():
                 result |= np.where(holds, np.int32(flag), np.int32(0))
     return result
+
+
+def _psf_differences(cutouts: CutoutBlock) -> npt.NDArray[np.float32]:
+    """Return the share by which stars of the tile are wider or narrower than stated, (band, object); NaN if either is unknown."""
+    if cutouts.psf_fwhm_stars_arcsec is None:
+        return np.full_like(cutouts.psf_fwhm_arcsec.T, np.nan)
+    return np.abs(cutouts.psf_fwhm_stars_arcsec / cutouts.psf_fwhm_arcsec - np.float32(1)).T

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import RunConfig
+from galbatch.core.columns import GRID_STATISTICS
 from galbatch.core.fingerprint import Fingerprint, digest
 from galbatch.core.pixels import Partition
 from galbatch.core.texts import counted
@@ -374,6 +375,7 @@ def _model_parts(model: ModelPlan) -> dict[str, str]:
         parts["embedding of"] = model.embedding_dtype
     if model.densities:
         parts["densities of"] = json.dumps([grid.model_dump() for grid in model.densities], sort_keys=True)
+        parts["density columns of"] = " ".join(statistic.word for statistic in GRID_STATISTICS)
     return parts
 
 

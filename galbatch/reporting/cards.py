@@ -25,7 +25,7 @@ def object_card(contents: Contents, picture: Picture, truth: pa.Table | None) ->
     contents : Contents
     picture : Picture
     truth : pyarrow.Table or None
-        Truth table of a simulated survey; None if there is none.
+        Table of known values, such as the truth of a simulated survey; None if there is none.
 
     Returns
     -------

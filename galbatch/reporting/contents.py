@@ -12,6 +12,7 @@ import pyarrow as pa
 from galbatch import catalog
 from galbatch.api import central_levels
 from galbatch.core.columns import (
+    CASE,
     DEC,
     ID,
     MODEL_FLAGS,
@@ -24,6 +25,7 @@ from galbatch.core.columns import (
     quantile_columns,
 )
 from galbatch.core.flags import PixelFlag
+from galbatch.core.ucds import is_redshift
 
 __all__ = ["SPOILING_FLAGS", "Contents", "Features", "Quantity", "quantities_of", "read_contents"]
 
@@ -58,6 +60,17 @@ SPOILING_FLAGS = (
 )
 
 
+SHOWN_STATISTICS = (
+    Statistic.QUANTILE,
+    Statistic.PASSES,
+    Statistic.FLAGS,
+    Statistic.CASE,
+    Statistic.FEATURE,
+    Statistic.ACTIVATION,
+)
+"""The statistics that the report reads. A catalog may have many more columns, of which a million rows would take gigabytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """The quantiles of one parameter of one model.
@@ -70,6 +83,8 @@ class Quantity:
         Levels of the quantiles, ascending.
     quantiles : (object, level) float64
         NaN where there is no posterior.
+    ucd : str
+        UCD of the columns; "" if they state none.
     """
 
     model: str
@@ -77,6 +92,12 @@ class Quantity:
     unit: str
     levels: tuple[float, ...]
     quantiles: Floats
+    ucd: str = ""
+
+    @property
+    def is_redshift(self) -> bool:
+        """Whether the quantity is a redshift, by its UCD."""
+        return is_redshift(self.ucd, self.unit)
 
     @property
     def title(self) -> str:
@@ -150,6 +171,8 @@ class Contents:
         In the order of the catalog's columns.
     features : mapping of model to Features
         Of sparse networks alone.
+    cases : mapping of model to (object,) str
+        The case whose network gave the values, "" where none did; models of one network are not there.
     """
 
     path: str
@@ -162,6 +185,7 @@ class Contents:
     passes: Mapping[str, npt.NDArray[np.int32]]
     quantities: tuple[Quantity, ...]
     features: Mapping[str, Features] = field(default_factory=dict)
+    cases: Mapping[str, npt.NDArray[np.object_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -184,8 +208,12 @@ def read_contents(catalog_path: str) -> Contents:
     CatalogError
         There is no catalog at `catalog_path`.
     """
-    table = catalog.read_catalog(catalog_path)
-    keys = parse_columns(table.column_names)
+    names = catalog.read_schema(catalog_path).names
+    keys = parse_columns(names)
+    own = {ID.name, RA.name, DEC.name, PIXEL_FLAGS.name}
+    own |= {name for name, (_, key) in keys.items() if key.statistic in SHOWN_STATISTICS}
+    # In the catalog's order, by which the columns of models are told apart.
+    table = catalog.read_catalog(catalog_path, columns=[name for name in names if name in own])
     models = [model for model, key in keys.values() if key == MODEL_FLAGS]
     return Contents(
         path=catalog_path,
@@ -198,6 +226,11 @@ def read_contents(catalog_path: str) -> Contents:
         passes={model: table[PASSES.name(model)].to_numpy() for model in models},
         quantities=quantities_of(table),
         features=_features_of(table, keys),
+        cases={
+            model: table[CASE.name(model)].to_numpy(zero_copy_only=False)
+            for model, key in keys.values()
+            if key == CASE
+        },
     )
 
 
@@ -229,8 +262,8 @@ def quantities_of(table: pa.Table) -> tuple[Quantity, ...]:
         quantiles = np.stack([_floats(table, name) for name in columns.values()], axis=1)  # (object, level)
         # All quantiles of a parameter have the same unit, so the first one gives it.
         metadata = table.schema.field(next(iter(columns.values()))).metadata or {}
-        unit = metadata.get(b"unit", b"").decode()
-        quantities.append(Quantity(model, parameter, unit, tuple(columns), quantiles))
+        unit, ucd = (metadata.get(key, b"").decode() for key in (b"unit", b"ucd"))
+        quantities.append(Quantity(model, parameter, unit, tuple(columns), quantiles, ucd))
     return tuple(quantities)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "GRAY",
     "GREEN",
     "INCHES_PER_QUANTITY",
+    "MOST_POINTS",
     "VERMILION",
     "distributions",
     "recovery_panels",
@@ -86,6 +87,9 @@ DENSE = 20_000  # With more objects points overlap, and the sky map shows their 
 LEAST_IN_GROUP = 25
 """Objects from which a point of a running median is made, at least: its 68 % band is known to a fifth then."""
 
+MOST_POINTS = 50_000
+"""Most points of a panel: a million take 4 s of each, and look the same."""
+
 N_BARS = 300  # More error bars would hide each other.
 INCHES_PER_QUANTITY = 2.7
 PANEL_INCHES = (3.6, 3.3)
@@ -139,11 +143,11 @@ def distributions(
     quantities: Sequence[Quantity],
     truths: Sequence[Comparison],
     *,
-    trained: Mapping[str, tuple[float, float]] | None = None,
+    trained: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> bytes:
     """Return a PNG with histograms of the medians (top) and of half the 68 % interval (bottom) of one model's quantities.
 
-    The band behind the medians is the range of the values in training, `trained`, by the quantity's name.
+    The bands behind the medians are the ranges of the values in training, `trained`, by the quantity's name: one for each network.
     """
     buffer = io.BytesIO()
     known = {comparison.quantity.parameter: comparison.truth for comparison in truths}
@@ -151,7 +155,7 @@ def distributions(
         grid = figure.subplots(2, len(quantities), squeeze=False)
         for quantity, (medians, widths) in zip(quantities, grid.T, strict=True):
             _draw_medians(
-                medians, quantity, known.get(quantity.parameter), (trained or {}).get(quantity.parameter)
+                medians, quantity, known.get(quantity.parameter), (trained or {}).get(quantity.parameter, ())
             )
             _draw_widths(widths, quantity)
         for row in grid:
@@ -160,19 +164,21 @@ def distributions(
 
 
 def _draw_medians(
-    axes: Axes, quantity: Quantity, truth: Floats | None, trained: tuple[float, float] | None
+    axes: Axes, quantity: Quantity, truth: Floats | None, trained: Sequence[tuple[float, float]]
 ) -> None:
-    """Draw the histogram of the medians, that of the truth, and the range of the training behind them."""
+    """Draw the histogram of the medians, that of the truth, and the ranges of the training behind them."""
     median = quantity.median[np.isfinite(quantity.median)]
     # The truth gets the same bins, so that the two histograms can be compared.
     bins = _bins(axes, median)
     axes.hist(median, bins=bins, color=BLUE, alpha=0.85, label="median")
-    if trained is not None:
-        axes.axvspan(*trained, color=GREEN, alpha=0.13, lw=0, zorder=0, label="training")
+    for number, ends in enumerate(trained):
+        # The legend passes over labels that begin with an underscore.
+        label = "_training" if number else "training"
+        axes.axvspan(*ends, color=GREEN, alpha=0.13, lw=0, zorder=0, label=label)
         axes.set_xlim(bins[0], bins[-1])
     if truth is not None:
         axes.hist(truth, bins=bins, label="truth", histtype="step", color=VERMILION, lw=1.3)
-    if trained is not None or truth is not None:
+    if trained or truth is not None:
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.1}
         axes.legend(fontsize=6.5, ncols=3, columnspacing=0.8, handlelength=1.2, **place)
     axes.set_xlabel(quantity.label)
@@ -258,10 +264,9 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
     is_wide = _is_wide(lowest, highest)
     scale = truth if is_wide else np.ones_like(truth)
     difference = (median - truth) / scale
+    shown, chosen = _sampled(len(truth))
     for axes, values in ((against, median), (residual, difference)):
-        axes.scatter(truth, values, s=2, c=GRAY, alpha=0.35, lw=0, rasterized=True)
-    # All objects are points; a random sample of them also has error bars, the same sample in each report.
-    chosen = np.sort(np.random.default_rng(0).permutation(len(truth))[:N_BARS])
+        axes.scatter(truth[shown], values[shown], s=2, c=GRAY, alpha=0.35, lw=0, rasterized=True)
     bars = relative_bars = None
     if ends := comparison.quantity.interval(0.6827):
         # (below or above, object); an interval from a run's own levels need not enclose the median.
@@ -292,6 +297,15 @@ def scatter_panels(against: Axes, residual: Axes, comparison: Comparison, *, oth
         axes.set_xlabel(
             f"{comparison.quantity.label}, {other}" if other else f"true {comparison.quantity.label}"
         )
+
+
+def _sampled(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which of n objects are points of a panel, and which have error bars, too: a random sample, the same in each report.
+
+    Lines, limits and numbers are those of all objects.
+    """
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[:MOST_POINTS]), np.sort(order[:N_BARS])
 
 
 def _draw_course(axes: Axes, truth: Floats, difference: Floats) -> None:

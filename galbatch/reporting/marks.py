@@ -52,7 +52,7 @@ def marks_svg(size_px: int, cd_deg: Floats) -> str:
     letters = [f'<text x="6" y="87" text-anchor="start">{bar:g}″</text>']
     for name, step in (("E", east), ("N", north)):
         x, y = step / np.hypot(*step) * (1, -1)  # an SVG counts y from the top
-        lines.append(f'<path class="{name}" d="M{CORNER[0]} {CORNER[1]}l{ARROW * x:.2f} {ARROW * y:.2f}""/>')
+        lines.append(f'<path class="{name}" d="M{CORNER[0]} {CORNER[1]}l{ARROW * x:.2f} {ARROW * y:.2f}"/>')
         letters.append(
             f'<text x="{CORNER[0] + 1.45 * ARROW * x:.2f}" y="{CORNER[1] + 1.45 * ARROW * y + 2:.2f}" text-anchor="middle">{name}</text>'
         )

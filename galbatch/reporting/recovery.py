@@ -1,8 +1,8 @@
-"""Comparison of a catalog's posteriors with the known truth of a simulated survey."""
+"""Comparison of a catalog's posteriors with known values, such as the truth of a simulated survey."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,15 @@ import pyarrow.compute as pc
 from galbatch.core.columns import ID
 from galbatch.core.statistics import normalized_mad
 from galbatch.core.types import ab_mag
-from galbatch.objects import read_table
+from galbatch.errors import ObjectListError
+from galbatch.objects import numbers_of, read_table
 from galbatch.reporting.contents import Contents, Quantity, read_contents
 
 __all__ = ["Comparison", "Recovery", "compare_truth", "truth_recovery"]
 
 Floats = npt.NDArray[np.float64]
+
+KNOWN_VALUES = "the table of known values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,17 @@ def truth_recovery(catalog_path: str, truth_path: str) -> list[Recovery]:
 
 
 def compare_truth(contents: Contents, truth: pa.Table) -> list[Comparison]:
-    """Return a comparison for each quantity of the catalog that has a true value, with objects matched by id."""
+    """Return a comparison for each quantity of the catalog that has a true value, with objects matched by id.
+
+    Raises
+    ------
+    ObjectListError
+        The table has no column ``object_id``, or a quantity's column holds no numbers.
+    """
+    if ID.name not in truth.column_names:
+        raise ObjectListError(
+            f"{KNOWN_VALUES}: has no column {ID.name}, by which objects are matched; it has {', '.join(truth.column_names)}"
+        )
     row = pc.index_in(pa.array(contents.object_id), value_set=truth[ID.name]).to_numpy(zero_copy_only=False)
     # (object,) rows of the truth table; objects that are not in it are null, which becomes NaN.
     known = np.isfinite(row.astype(np.float64))
@@ -150,20 +163,18 @@ def compare_truth(contents: Contents, truth: pa.Table) -> list[Comparison]:
     comparisons = []
     for quantity in contents.quantities:
         if quantity.parameter in truth.column_names:
-            values: Floats = truth[quantity.parameter].to_numpy().astype(np.float64)
+            name = quantity.parameter
+            values = numbers_of(KNOWN_VALUES, truth[name], name=name, expected="numbers")
         elif quantity.parameter == "mag" and "flux_njy" in truth.column_names:
             # The column mag follows from the flux, so its truth does too.
-            values = ab_mag(truth["flux_njy"].to_numpy())
+            values = ab_mag(numbers_of(KNOWN_VALUES, truth["flux_njy"], name="flux_njy", expected="numbers"))
         else:
             continue
         true = values[row[usable].astype(np.int64)]
         both = np.isfinite(quantity.median[usable]) & np.isfinite(true)
-        chosen = Quantity(
-            quantity.model,
-            quantity.parameter,
-            quantity.unit,
-            quantity.levels,
-            quantity.quantiles[usable[both]],
-        )
+        if quantity.is_redshift:
+            # Redshifts of -1 and below are what tables write where there is none.
+            both &= true > -1
+        chosen = replace(quantity, quantiles=quantity.quantiles[usable[both]])
         comparisons.append(Comparison(chosen, true[both], usable[both]))
     return comparisons

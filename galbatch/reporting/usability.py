@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS
-from galbatch.core.flags import CatalogFlag, FlagClass, ModelFlag, PixelFlag
+from galbatch.core.flags import CatalogFlag, FlagClass, ModelFlag, PixelFlag, count_flags, quality_bits
 from galbatch.reporting.contents import Contents
 
 __all__ = ["Reason", "Usability", "usability_of"]
@@ -56,23 +56,19 @@ class Usability:
 def usability_of(contents: Contents) -> Usability:
     """Return how many objects of a catalog are usable, and why the others are not."""
     n = len(contents)
-    spoiled = (contents.flags & _quality(PixelFlag)) != 0  # (object,)
+    spoiled = (contents.flags & quality_bits(PixelFlag)) != 0  # (object,)
     usable, unselected = np.zeros(n, np.bool_), np.ones(n, np.bool_)
     of_model = {}
     for model, flags in contents.model_flags.items():
         has_values = np.zeros(n, np.bool_)
         for quantity in contents.of_model(model):
             has_values |= np.isfinite(quantity.median)
-        fine = has_values & ~spoiled & ((flags & _quality(ModelFlag)) == 0)
+        fine = has_values & ~spoiled & ((flags & quality_bits(ModelFlag)) == 0)
         of_model[model] = int(fine.sum())
         usable |= fine
         unselected &= (flags & int(ModelFlag.NOT_SELECTED)) != 0
     reasons = sorted(_reasons(contents, ~usable), key=lambda one: (-one.n, one.column, one.flag))
     return Usability(n, int(usable.sum()), of_model, tuple(reasons), int((unselected & ~usable).sum()))
-
-
-def _quality(flags: type[CatalogFlag]) -> int:
-    return sum(int(flag) for flag in flags if flag.flag_class is FlagClass.QUALITY)
 
 
 def _reasons(contents: Contents, rest: Mask) -> Iterator[Reason]:
@@ -82,7 +78,6 @@ def _reasons(contents: Contents, rest: Mask) -> Iterator[Reason]:
         **{MODEL_FLAGS.name(model): (flags, ModelFlag) for model, flags in contents.model_flags.items()},
     }
     for column, (values, kind) in kinds.items():
-        for flag in kind:
-            n = int(np.count_nonzero(rest & ((values & int(flag)) != 0)))
+        for flag, n in zip(kind, count_flags(values[rest], kind), strict=True):
             if n and flag.flag_class is FlagClass.QUALITY:
                 yield Reason(str(flag.name), column, flag.text, n)

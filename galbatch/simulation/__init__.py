@@ -6,7 +6,7 @@ both. `simulate_survey` writes the tiles or stamps of a survey in that survey's 
 truth. No other package of galbatch imports GalSim.
 """
 
-from galbatch.simulation.injection import InjectedLight, simulated_band
+from galbatch.simulation.injection import BandLight, InjectedLight, with_survey_bands
 from galbatch.simulation.light.camera import PIXEL_SCALE_ARCSEC
 from galbatch.simulation.population import POPULATIONS, draw_population, require_population
 from galbatch.simulation.stamps import SKIES, Sky, TrainingSet, draw_stamps, training_set
@@ -18,6 +18,7 @@ __all__ = [
     "POPULATIONS",
     "SKIES",
     "WRITERS",
+    "BandLight",
     "InjectedLight",
     "SimulatedSurvey",
     "Sky",
@@ -26,6 +27,6 @@ __all__ = [
     "draw_stamps",
     "require_population",
     "simulate_survey",
-    "simulated_band",
     "training_set",
+    "with_survey_bands",
 ]

@@ -39,6 +39,8 @@ def table(faults: Iterable[Mapping[str, Any]]) -> str:
         f"{len(struck)} faults struck runs or their outputs, of {len(n_struck)} kinds out of {len(KINDS)}; "
         f"{sum(n_lost.values())} objects were lost."
     )
+    if n_failed := sum(not one["passed"] for one in last.values()):
+        said += f" {n_failed} others failed a check, some before lost objects were counted."
     return "\n".join(["<!-- played -->", said, "", *HEAD, *rows, "<!-- end of played -->"])
 
 

@@ -142,7 +142,7 @@ def struck_at_work(kind, case, undisturbed_outputs):
     """Strike until the fault meets a run at work; what comes too late is tried again with new outputs, at another moment."""
     for n_left in reversed(range(TRIES)):
         ended = struck(kind, case, undisturbed_outputs)
-        assert ended.code in kind.codes, ended
+        assert ended.code in kind.codes, (ended.code, ended.stderr[-3000:])
         if case.has_struck or not n_left:
             break
         case.put_back()

@@ -24,11 +24,12 @@ def test_only_faults_that_struck_count_and_of_each_seed_the_last_line():
         ]
     )
     assert "2 faults struck runs or their outputs, of 1 kinds" in made
-    assert "2 objects were lost" in made
+    assert "2 objects were lost. 1 others failed a check" in made
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in made.splitlines() if row.startswith("| ")}
     assert rows[first].endswith("| 2 | 0 |")
     assert rows[second].endswith("| 0 | |")
     assert len(rows) == len(KINDS) + 1
+    assert "failed" not in table.table([line(0, first)])
 
 
 class Outputs:

@@ -1,11 +1,13 @@
 """A model of several networks, each for other objects, that fill one set of columns."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from galbatch import api, catalog, config, execution
+from galbatch import api, catalog, config, execution, reporting
 from galbatch.core.columns import parse_columns
 from galbatch.core.flags import ModelFlag
 from galbatch.errors import BundleError, ConfigError
@@ -115,7 +117,11 @@ def test_the_catalog_verifies_and_says_what_each_network_was(whole):
         assert properties[f"galbatch_engine_photo.{case}"].endswith("float32")
         assert "training galaxies" in properties[f"galbatch_prior_photo.{case}"]
         assert properties[f"galbatch_audit_photo.{case}"]
+        assert catalog.trained_ranges(properties, f"photo.{case}")["bt"] == (0.0, 1.0)
     assert catalog.networks_of(properties, "photo") == ["photo.low", "photo.high"]
+    reporting.report(path, whole[0] / "report.html")
+    page = (whole[0] / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"bulge-to-total ratio \d\.\d % \(low 0 to 1, high 0 to 1\)", page)
 
 
 def test_draws_are_those_of_the_object_s_own_network(whole, low_alone, high_alone):

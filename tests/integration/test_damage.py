@@ -157,6 +157,12 @@ SEEN_AT_ONCE = {
         b'{"fingerprint": '
     ),
     "a lost group": lambda folder: shutil.rmtree(group(folder)),
+    "lost photometry": lambda folder: shutil.rmtree(
+        next((folder / "cutouts.zarr").rglob("*_photometry/**/_done.json")).parents[1]
+    ),
+    "a garbled mark of photometry": lambda folder: next(
+        (folder / "cutouts.zarr").rglob("*_photometry/**/_done.json")
+    ).write_bytes(b'{"fingerprint": '),
     "an empty mark of pass outputs": lambda folder: (
         group(folder, "catalog_pass_outputs.zarr") / "object_id/_done.json"
     ).write_bytes(b""),
@@ -174,6 +180,20 @@ def test_damage_is_seen_named_once_and_made_again_without_verify(copied, whole, 
     assert verify(copied) == []
     _, again, notes = execute(copied / "run.toml", client)
     assert (again.n_passes, notes) == (0, [])
+
+
+@pytest.mark.parametrize("ending", ["_photometry", "px_0.168arcsec"])
+def test_verify_names_a_group_of_the_store_that_is_gone(copied, ending):
+    mark = min(
+        path
+        for path in (copied / "cutouts.zarr").rglob("_done.json")
+        if path.parents[1].name.endswith(ending)
+    )
+    shutil.rmtree(mark.parents[1])
+    problems = verify(copied)
+    assert [line.partition(": gone, though the catalog has the leaf ")[0] for line in problems] == [
+        str(mark.parents[1])
+    ]
 
 
 def test_cutouts_that_are_zeroed_before_they_are_read_are_cut_again(copied, whole, client):
@@ -206,10 +226,10 @@ def test_a_leaf_that_is_damaged_before_the_catalog_is_finished(copied, whole, cl
     with monkeypatch.context() as patched:
         patched.setattr(catalog, "finish", late)
         _, result, _ = execute(copied / "run.toml", client)
-    assert not result.complete
+    assert (result.complete, result.finished) == (False, False)
     assert list(result.failed) == [part.name]
     _, again, notes = execute(copied / "run.toml", client)
-    assert (again.failed, again.complete) == ({}, True)
+    assert (again.failed, again.complete, again.finished) == ({}, True, True)
     assert [str(leaf) in line for line in notes if line.startswith("damaged: ")] == [True]
     assert data_of(copied) == data_of(whole)
 

@@ -239,6 +239,14 @@ def test_a_plan_says_in_words_what_differs_from_the_base(write_run, whole, tmp_p
     expected, _ = whole
     parsed = config.read_config(write_run(tmp_path, seed=2, replace=[base(expected)]))
     assert any("posterior seed: 1 there, 2 here" in note for note in execution.prepare(parsed).notes)
+    # Of a network that only one of the two has, no more is said than that.
+    parsed = config.read_config(write_run(tmp_path, replace=[(SFNET, ""), base(expected)]))
+    known, told = [note for note in execution.prepare(parsed).notes if note.startswith("base ")]
+    assert "values and cutouts are taken from it where they would be the same" in known
+    _, _, differences = told.partition("/catalog: ")
+    assert differences == (
+        "grids: 96px_0.168arcsec g+r there, 96px_0.168arcsec g here; models: gampen sfnet there, gampen here"
+    )
 
 
 def test_merged_catalogs_equal_one_run(run, whole, lists, tmp_path):

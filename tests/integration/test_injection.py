@@ -138,6 +138,9 @@ def test_evidence_is_in_the_properties_and_on_the_report_s_first_page(injected, 
     whole = {row.parameter: row for row in evidence.all_galaxies}["mag"]
     assert whole.completeness > 0.5
     assert f"{whole.bias:.3g}" in output
+    # The simulation's headers state no gain.
+    assert evidence.without_photon_noise == ("g",)
+    assert "without photon noise of the galaxies in g: the tiles state no GAIN" in " ".join(output.split())
     parsed = config.read_config(path)
     assert execution.execute(parsed, execution.prepare(parsed), client).complete
     properties = catalog.read_properties(parsed.catalog.path)
@@ -145,6 +148,7 @@ def test_evidence_is_in_the_properties_and_on_the_report_s_first_page(injected, 
     assert catalog.verify(parsed.catalog.path) == []
     page = Path(reporting.report(parsed.catalog.path, tmp_path / "report.html")).read_text()
     assert "60 galaxies of known truth (population paper" in page
+    assert "photon noise is not in g: no gain was known" in page
     assert page.index('id="evidence"') < page.index('id="catalog"')
     # Written again beside a finished catalog, the property follows.
     kept = json.loads(Path(catalog.evidence_path(parsed.catalog.path)).read_text())
@@ -185,6 +189,18 @@ def test_what_cannot_be_injected_is_refused(injected, tmp_path):
         UsageError, match="networks are fed z: simulated galaxies have colors in g, r and i only"
     ):
         inject(other, reporting.InjectionSettings(10), folder=tmp_path / "here")
+    with pytest.raises(UsageError, match="--electrons-per-njy i: networks are fed g; leave it out"):
+        inject(
+            parsed, reporting.InjectionSettings(10, electrons_per_njy={"i": 60.0}), folder=tmp_path / "here"
+        )
+    for option, value, message in (
+        ("--band", "y", "--band y: expected BAND=LIKE, such as y=i-0.2"),
+        ("--band", "y=z", "--band: 'z': expected one of g, r, i"),
+        ("--electrons-per-njy", "g=-3", "'-3': expected a number above 0"),
+    ):
+        run = CliRunner().invoke(app, ["inject", str(path), option, value])
+        assert isinstance(run.exception, UsageError)
+        assert message in str(run.exception)
     assert not (tmp_path / "here").exists()
 
 

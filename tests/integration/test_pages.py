@@ -66,6 +66,8 @@ def readers(demo, tmp_path):
     for name in ("run.toml", "catalog", "cutouts.zarr", "catalog_pass_outputs.zarr", "survey"):
         copy = shutil.copytree if (demo / name).is_dir() else shutil.copy
         copy(demo / name, tmp_path / name)
+    # The README's first figure is of the demo's own folder.
+    (tmp_path / "demo").symlink_to(demo)
     truth = pd.read_parquet(demo / "survey" / "truth.parquet")
     truth.to_parquet(tmp_path / "truth.parquet")
     published = truth[["ra_deg", "dec_deg", "re_arcsec", "mag_g"]].rename(columns={"mag_g": "mag"})
@@ -82,9 +84,9 @@ def test_reading(readers, page):
 
 
 def test_no_page_is_said_to_be_run_that_is_not():
-    """The other four are carried out by tests of their own: test_howto*.py, and test_whose_prior."""
+    """The other five are carried out by tests of their own: test_howto*.py, and test_whose_prior."""
     here = ["hsc_pdr3", "lsst_dp1", "legacy_surveys", "resuming", "object_stores", "quality_cuts"]
-    there = ["slurm", "store_first", "transfer"]
+    there = ["frozen_encoder", "slurm", "store_first", "transfer"]
     names = {"README.md", "docs/getting_started.md", "docs/reference/priors.md"}
     names |= {f"docs/howto/{name}.md" for name in here + there} | {f"docs/reference/{n}.md" for n in READING}
     assert names == set(snippets.RUN)

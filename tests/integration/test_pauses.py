@@ -3,11 +3,13 @@
 import errno
 import os
 import re
+import shutil
 
 import pytest
 from distributed import Client, WorkerPlugin
 
-from galbatch import cluster, config, execution
+from galbatch import cluster, config, execution, models
+from galbatch.errors import PausesSpent, UsageError
 from galbatch.execution.submission import pausing, queue
 from galbatch.storage import publishing
 from tests.faults.proxy import Fault, proxy_before
@@ -128,7 +130,7 @@ def test_a_run_ends_when_it_has_paused_as_long_as_it_may(ready, threads, monkeyp
     Disk(monkeypatch, f"{parsed.catalog.path}/dataset", number=errno.EROFS, n_pauses=99)
     sink = Notes()
     result = execution.execute(parsed, plan, threads, sink=sink)
-    assert not result.complete
+    assert (result.complete, result.finished) == (False, False)
     assert result.failed
     for reason in result.failed.values():
         assert (
@@ -139,6 +141,39 @@ def test_a_run_ends_when_it_has_paused_as_long_as_it_may(ready, threads, monkeyp
         f"ends after 0.5 s of pauses ([cluster] pause_limit): {len(plan.partitions)} partitions left: "
     )
     monkeypatch.undo()
+    assert execution.execute(parsed, plan, threads).complete
+
+
+@pytest.fixture
+def with_own_bundle(write_run, tmp_path, monkeypatch):
+    """A plan whose networks are still to be loaded, and the file of one of them."""
+    monkeypatch.setattr("galbatch.models.bundle.files._loaded", {})
+    bundle = tmp_path / "net.pt"
+    shutil.copy(models.bundle_path("demo:gampen"), bundle)
+    replace = [('bundle = "demo:gampen"', f'bundle = "{bundle}"')]
+    parsed = config.read_config(write_run(tmp_path, max_objects=12, passes=4, replace=replace))
+    return parsed, execution.prepare(parsed, loads=False), bundle
+
+
+def test_a_bundle_that_is_gone_while_it_is_to_be_loaded_is_waited_for(with_own_bundle, threads, tmp_path):
+    """Cutting goes on meanwhile."""
+    parsed, plan, bundle = with_own_bundle
+    away = bundle.rename(tmp_path / "away.pt")
+    sink = Notes(lambda line: away.replace(bundle) if "A bundle is not there: waiting" in line else None)
+    result = execution.execute(parsed, plan, threads, sink=sink)
+    assert (result.complete, result.failed) == (True, {})
+    assert sink.kinds == ["waiting", "continues"]
+
+
+def test_a_bundle_that_stays_away_ends_the_run_when_it_may_pause_no_more(with_own_bundle, threads, tmp_path):
+    parsed, plan, bundle = with_own_bundle
+    cluster_config = parsed.cluster.model_copy(update={"pause_limit": 0.2})
+    parsed = parsed.model_copy(update={"cluster": cluster_config})
+    bundle.rename(tmp_path / "away.pt")
+    with pytest.raises(PausesSpent, match=r"gampen: .*still after 0.2 s of pauses \(\[cluster\] pause_limit"):
+        execution.execute(parsed, plan, threads, sink=Notes())
+    assert not isinstance(PausesSpent(), UsageError)  # exit code 1
+    shutil.move(tmp_path / "away.pt", bundle)
     assert execution.execute(parsed, plan, threads).complete
 
 

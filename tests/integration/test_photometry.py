@@ -11,6 +11,7 @@ import galbatch
 from galbatch import catalog, config, execution, ingest, models, photometry
 from galbatch.core.columns import photometry_columns
 from galbatch.core.flags import ModelFlag
+from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import FingerprintError
 from galbatch.models.metadata import PhotometryFit
 from galbatch.simulation import PIXEL_SCALE_ARCSEC
@@ -88,8 +89,10 @@ def test_the_flags_of_the_photometry_are_in_the_catalog(whole):
         column.name: table.column(column.name).to_numpy(zero_copy_only=False)
         for column in photometry_columns(("g", "r"))
     }
+    blank = np.zeros((len(table), 2, 1, 1), np.float32)
+    cutouts = CutoutBlock.of_images(blank, ("g", "r"), Grid(1, PIXEL_SCALE_ARCSEC))
     expected = photometry.photometry_flags(
-        values, ("g", "r"), flags=flags, thresholds=whole.flags, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC
+        values, dataclasses.replace(cutouts, flags=flags), thresholds=whole.flags
     )
     assert expected.any()
     # An object on two grids has the flags of both cutouts, and the columns of one.

@@ -1,10 +1,12 @@
 """Runs by SLURM itself, both ways: jobs are lost and end at their time limit, and the catalog is the same."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -275,6 +277,36 @@ def test_recipes_go_on_after_a_lost_job_and_their_time_limits(site, start, write
     assert same(tmp_path / "catalog", expected)
     checked = verified(site, run_toml)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_cpu_workers_of_the_recipe_join_a_run_of_kind_slurm(site, start, write, expected, tmp_path):
+    """They were submitted before it, with the folder of an earlier run that has ended, and end with this one."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "ended").touch()
+    os.utime(logs / "ended", (time.time() - 3600,) * 2)
+    job = submit(
+        site,
+        "--export=ALL,GALBATCH_INTERFACE=lo",
+        "--time=50",
+        "--cpus-per-task=1",
+        str(DEPLOY / "slurm" / "cpu_workers.sbatch"),
+        str(logs),
+        folder=tmp_path,
+    )
+    site.wait(lambda: job in running(site), "workers that wait for a scheduler")
+    run = start(write(tmp_path, SLURM.format(cores=1, jobs=1) + f'log_folder = "{logs}"\n'))
+    [own] = site.wait(lambda: [one for one in running(site) if one != job], "the run's own job")
+    # It computes nothing until the others have written a leaf.
+    stopped = signal_job(site, own, signal.SIGSTOP)
+    site.wait(run.n_leaves, "a first leaf")
+    signal_processes(stopped, signal.SIGCONT)
+    assert run.wait() == 0, run.told()
+    assert same(tmp_path / "catalog", expected)
+    site.wait(lambda: not site.jobs(), "no job outlives the run")
+    assert job_facts(site, job)["JobState"] == "COMPLETED"
+    events = map(json.loads, (tmp_path / "catalog_log.jsonl").read_text().splitlines())
+    assert len({one["worker"] for one in events if one["event"] == "infer"}) == 2
 
 
 def test_the_recipe_of_one_node_goes_on_after_its_time_limit(site, start, write, expected, tmp_path):

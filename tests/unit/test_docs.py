@@ -155,6 +155,16 @@ def test_every_flag_has_a_decision_and_those_without_a_value_are_out(from_code, 
 # --- blocks of code ----------------------------------------------------------------------------------------------------------
 
 
+def test_every_block_of_code_is_seen():
+    """Blocks within lists, and languages of which nobody knows whether they are run, would be in no test."""
+    for page in snippets.pages():
+        text = (snippets.ROOT / page).read_text(encoding="utf-8")
+        blocks = snippets.blocks_of(page)
+        assert len(re.findall(r"^\s*(?:```|~~~)", text, re.M)) == 2 * len(blocks), page
+        others = {block.language for block in blocks} - set(snippets.CODE) - {"text"}
+        assert all(re.fullmatch(r"\{[\w-]+\}.*", language) for language in others), (page, others)
+
+
 def test_every_block_of_code_is_run_or_says_that_it_is_not():
     unnamed = {
         page: [

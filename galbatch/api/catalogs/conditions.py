@@ -115,10 +115,10 @@ class Ids:
         column = rows.column(ID.name)
         return np.asarray(pc.is_in(column, pa.array(self.asked, column.type)))
 
-    def order(self, column: pa.ChunkedArray) -> list[int]:
-        """Return the places of rows, from their column of ids, in the order in which the ids were asked for."""
+    def order(self, column: pa.ChunkedArray) -> npt.NDArray[np.intp]:
+        """Return the places of rows (row,), from their column of ids, in the order in which the ids were asked for."""
         place = {value: row for row, value in enumerate(column.to_pylist())}
-        return [place[value] for value in self.asked if value in place]
+        return np.array([place[value] for value in self.asked if value in place], np.intp)
 
 
 @dataclass(frozen=True)

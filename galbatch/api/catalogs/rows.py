@@ -11,8 +11,7 @@ from galbatch import catalog
 from galbatch.api.catalogs.conditions import Ids
 from galbatch.api.catalogs.files import CatalogFiles
 from galbatch.catalog import Cone, RowCondition
-from galbatch.core.columns import HEALPIX, ID, SEPARATION
-from galbatch.core.pixels import HealpixPixel
+from galbatch.core.columns import ID, SEPARATION
 
 __all__ = ["Rows"]
 
@@ -74,17 +73,8 @@ class Rows:
 
     def parts(self, columns: list[str] | None) -> Iterator[pa.Table]:
         """Yield the rows leaf by leaf, in the order of the sky, with some of the stored columns, None for all; raises as `read` does."""
-        leaves, there = self._places()
-        yield from catalog.scan(self.files.path, leaves, (*there, *self.conditions), columns=columns)
-
-    def _places(self) -> tuple[list[HealpixPixel], list[RowCondition]]:
-        """Return the leaves to read: all, or those of the ids that were asked for; and conditions on the places of these ids."""
-        leaves = self.files.leaves
-        there: list[RowCondition] = []
-        for condition in self.conditions:
-            if isinstance(condition, Ids):
-                found = catalog.find_objects(self.files.path, [str(one) for one in condition.asked])
-                pixels = {one.pixel for one in found}
-                leaves = [leaf for leaf in leaves if leaf in pixels]
-                there.append(catalog.AtIndices(one.values[HEALPIX.name] for one in found))
-        return leaves, there
+        path, leaves = self.files.path, self.files.leaves
+        asked = [list(map(str, one.asked)) for one in self.conditions if isinstance(one, Ids)]
+        # The leaves and row groups of ids are known from the places of their objects.
+        there = [catalog.AtIndices(catalog.locate_objects(path, ids, leaves).values()) for ids in asked]
+        yield from catalog.scan(path, leaves, (*there, *self.conditions), columns=columns)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from galbatch import catalog, storage
+from galbatch import catalog, execution, storage
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import HEALPIX, ID, IDENTITY, model_of_network, parse_columns
 from galbatch.core.fingerprint import PER_LEAF_PARTS, differences, shown
@@ -116,10 +116,10 @@ def entries_of(output: str) -> list[str]:
 def require_places(paths: Sequence[str], output: str) -> None:
     """Refuse less than two catalogs, one that is given twice, and an output that lies in one of them or holds what a merge would write."""
     if len(paths) < 2:
-        raise UsageError("galbatch merge: give two catalogs or more")
+        raise UsageError("give two catalogs or more")
     places = [storage.absolute(path).rstrip("/") for path in paths]
     if twice := [path for number, path in enumerate(paths) if places[number] in places[:number]]:
-        raise UsageError(f"galbatch merge: {twice[0]} is given twice")
+        raise UsageError(f"{twice[0]} is given twice")
     if inside := [
         path
         for path, place in zip(paths, places, strict=True)
@@ -128,6 +128,13 @@ def require_places(paths: Sequence[str], output: str) -> None:
         raise UsageError(
             f"{output}: lies in the catalog {inside[0]}, which is not changed; choose another -o"
         )
+    # What another merge is writing is told by its lock.
+    if not storage.exists(execution.lock_of(output)):
+        require_free(output)
+
+
+def require_free(output: str) -> None:
+    """Refuse an output that holds a catalog, or anything that a merge would write."""
     if catalog.list_leaves(output):
         raise UsageError(f"{output}: holds a catalog already; choose another -o")
     # A merge that is refused on the way deletes all of these: none may be another's, such as a folder "dataset".

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from galbatch.api.merging.sources import (
     Source,
     entries_of,
     have_same_objects,
+    require_free,
     require_places,
     require_same_columns,
     require_same_meaning,
@@ -57,7 +58,7 @@ class Merged:
     without_pass_outputs: tuple[str, ...] = ()
 
 
-def merge(paths: Sequence[str], output: str) -> Merged:
+def merge(paths: Sequence[str], output: str, *, notify: Callable[[str], None] = lambda line: None) -> Merged:
     """Write a catalog of all rows and all networks of several complete catalogs, which stay as they are.
 
     Audits are added up, and pass outputs copied if all catalogs kept them.
@@ -67,7 +68,9 @@ def merge(paths: Sequence[str], output: str) -> Merged:
     paths : sequence of str
         Catalogs either without an object in common, with the same columns, or of the same objects.
     output : str
-        Folder of the new catalog, which must not hold one.
+        Folder of the new catalog, which must not hold one; it is locked while it is written, as that of a run is.
+    notify : callable
+        Takes human-readable lines, such as on a lock that is watched.
 
     Returns
     -------
@@ -78,6 +81,10 @@ def merge(paths: Sequence[str], output: str) -> Merged:
     UsageError
         The catalogs contradict each other: some objects are in several of them and not all, columns of one name differ in unit
         or meaning, networks of one name differ, or an object has other values in another catalog.
+    LockedError
+        Another merge or run is writing the output.
+    LockLost
+        Another merge or run took the output over; nothing was written since.
     CatalogError
         A catalog is not finished.
     DamagedError
@@ -92,11 +99,14 @@ def merge(paths: Sequence[str], output: str) -> Merged:
     same_objects = have_same_objects(sources)
     if not same_objects:
         require_same_columns(first, others)
-    storage.check_writable(output)
-    with ExitStack() as unfinished:
+    with storage.Lock(execution.lock_of(output), notify=notify) as lock, ExitStack() as unfinished:
+        # Another merge into the same folder may have ended since the first look.
+        require_free(output)
+        storage.check_writable(output)
         # Objects that contradict each other and damage are found on the way: nothing is left of a merge that is refused.
-        unfinished.callback(_remove, output)
-        _write(sources, output, same_objects=same_objects)
+        unfinished.callback(_remove_held, output, lock)
+        with storage.guarded([lock.handle]):
+            _write(sources, output, same_objects=same_objects)
         unfinished.pop_all()
     n_rows = sum(len(one.index) for one in (sources[:1] if same_objects else sources))
     without = tuple(one.path for one in sources if not one.keeps_pass_outputs)
@@ -137,8 +147,10 @@ def _write(sources: Sequence[Source], output: str, *, same_objects: bool) -> Non
     )
 
 
-def _remove(output: str) -> None:
-    """Remove the unfinished catalog at `output`."""
+def _remove_held(output: str, lock: storage.Lock) -> None:
+    """Remove the unfinished catalog at `output`, unless another process has taken it over."""
+    if lock.is_lost:
+        return
     for path in entries_of(output):
         storage.remove(path)
     for folder in (output, pass_outputs.pass_outputs_path(output)):

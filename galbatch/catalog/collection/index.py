@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +30,7 @@ from galbatch.catalog.collection.state import (
     state_of,
 )
 from galbatch.catalog.leaves import read_leaf, read_leaf_metadata
+from galbatch.catalog.scanning import leaves_at_once
 from galbatch.core.columns import HEALPIX, ID
 from galbatch.core.pixels import HealpixPixel
 from galbatch.core.prefetch import map_in_threads
@@ -220,11 +221,12 @@ def find_places(catalog_path: str, object_ids: Sequence[int | str]) -> dict[int 
         return None
     path = part_path(catalog_path, INDEX)
     found: dict[int | str, int] = {}
-    read = partial(_read_places, wanted=pa.array(object_ids))
     try:
-        groups = _groups_with(storage.join(path, layout.METADATA), object_ids)
+        metadata = read_leaf_metadata(storage.join(path, layout.METADATA))[0]
+        groups = _groups_with(metadata, object_ids)
         files = [storage.join(path, layout.DATASET, name) for name in groups]
-        with ThreadPoolExecutor(READING_THREADS) as pool:
+        read = partial(_read_places, metadata=metadata, wanted=pa.array(object_ids))
+        with ThreadPoolExecutor(leaves_at_once(catalog_path)) as pool:
             for ids, places in pool.map(read, files, groups.values()):
                 found |= dict(zip(ids, places, strict=True))
     except (pa.ArrowInvalid, OSError, DamagedError) as error:
@@ -234,9 +236,8 @@ def find_places(catalog_path: str, object_ids: Sequence[int | str]) -> dict[int 
     return found
 
 
-def _groups_with(metadata_path: str, object_ids: Sequence[int | str]) -> dict[str, list[int]]:
-    """Return the row groups that may have one of the ids, by the name of their file."""
-    metadata = read_leaf_metadata(metadata_path)[0]
+def _groups_with(metadata: pq.FileMetaData, object_ids: Sequence[int | str]) -> dict[str, list[int]]:
+    """Return the row groups of the index that may have one of the ids, by the name of their file; `metadata` are those of all files."""
     numbers = range(metadata.num_row_groups)
 
     # Cached, as every search begins at the same row groups.
@@ -244,23 +245,21 @@ def _groups_with(metadata_path: str, object_ids: Sequence[int | str]) -> dict[st
     def first_id(number: int) -> Any:
         return metadata.row_group(number).column(0).statistics.min
 
-    @cache
-    def file_number(number: int) -> int:
-        return int(metadata.row_group(number).column(0).file_path.split(".")[-2])
-
     # Row groups are sorted by id, over all files: a dozen of them are looked at for each id, instead of thousands.
     found = {bisect_right(numbers, one, key=first_id) - 1 for one in object_ids} - {-1}
     groups: dict[str, list[int]] = defaultdict(list)
     for number in sorted(found):
-        start = bisect_left(numbers, file_number(number), key=file_number)
-        groups[metadata.row_group(number).column(0).file_path].append(number - start)
+        groups[metadata.row_group(number).column(0).file_path].append(number)
     return groups
 
 
-def _read_places(path: str, groups: list[int], *, wanted: pa.Array) -> tuple[list[Any], list[int]]:
-    """Return the wanted ids of some row groups, and their HEALPix indices."""
+def _read_places(
+    path: str, groups: list[int], *, metadata: pq.FileMetaData, wanted: pa.Array
+) -> tuple[list[Any], list[int]]:
+    """Return the wanted ids of some row groups of a file, and their HEALPix indices; groups are numbered over all files, as in `metadata`."""
     with storage.open_file(path) as file:
-        rows = pq.ParquetFile(file).read_row_groups(
+        # With the metadata of all files its own footer, of a thousand row groups, is not read again.
+        rows = pq.ParquetFile(file, metadata=metadata).read_row_groups(
             groups, columns=[ID.name, HEALPIX.name], use_threads=False
         )
     rows = rows.filter(pc.is_in(rows.column(ID.name), wanted))

@@ -57,7 +57,7 @@ class BaseRows:
     ) -> None:
         self.identity = np.zeros(len(object_id), np.int64)
         self.notes: list[str] = []
-        self._network, self._columns = network, columns
+        self._network, self._columns, self._object_id = network, columns, object_id
         self._tables: list[pa.Table] = []
         self._outputs: list[pass_outputs.PassOutputs | None] = []
         # Number of the table that has an object, and its row there.
@@ -106,14 +106,18 @@ class BaseRows:
                 result[column.name][here] = column.as_numpy(there.column(column.name))
         return result
 
-    def outputs(self, row: int, object_id: int | str) -> tuple[npt.NDArray[np.float32], ...]:
-        """Return the kept pass outputs (pass, output) float32 of an object for each bundle; no rows where none were made.
+    def outputs(self, rows: npt.NDArray[np.intp]) -> list[tuple[npt.NDArray[np.float32], ...]]:
+        """Return the kept pass outputs (pass, output) float32 of the objects at `rows` for each bundle; no passes where none were made.
 
         Raises
         ------
         DamagedError
             A file is gone, or not as it was written.
         """
-        kept = self._outputs[int(self._table[row])]
-        assert kept is not None, "made with with_pass_outputs=True"
-        return kept.outputs(object_id)
+        found: dict[int, tuple[npt.NDArray[np.float32], ...]] = {}
+        for number, kept in enumerate(self._outputs):
+            (here,) = np.nonzero(self._table[rows] == number)
+            if len(here):
+                assert kept is not None, "made with with_pass_outputs=True"
+                found |= zip(here.tolist(), kept.outputs_of(self._object_id[rows[here]]), strict=True)
+        return [found[at] for at in range(len(rows))]

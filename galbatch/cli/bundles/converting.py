@@ -167,7 +167,7 @@ def _print_converted(output: Path, sha256: str, metadata: BundleMetadata) -> Non
         f"{', '.join(one.bands)}, {one.size_px} px at {one.pixel_scale_arcsec:g} arcsec"
         for one in metadata.input.images
     ]
-    taken += [one.name for one in metadata.input.auxiliary_inputs]
+    taken += [one.label for one in metadata.input.auxiliary_inputs]
     print_line(
         f"{output}: {metadata.name}, {', '.join(taken)}; "
         f"{', '.join(parameter.name for parameter in metadata.parameters)}; sha256 {sha256[:12]}.."

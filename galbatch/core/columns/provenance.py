@@ -1,6 +1,6 @@
 """Provenance columns: the tiles that an object's cutout was made from, and what was measured in its pixels in each band.
 
-They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then four for each band.
+They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then five for each band.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ UNKNOWN = "null: unknown"
 
 SKY_SOURCE = "sky_source"
 """The array of `galbatch.core.flags.SkySource`."""
+
+PSF_OF_STARS = "psf_fwhm_stars_arcsec"
+"""The array of the PSF's width by stars."""
 
 TILE_ID = Column(
     "tile_id",
@@ -34,15 +37,19 @@ N_TILES = Column(
 )
 
 OF_BAND = {
-    "coverage": ("", "share of the cutout's pixels that have data in band {band}", "stat.probability"),
+    "coverage": (
+        "",
+        f"share of the cutout's pixels that have data in band {{band}}; {UNKNOWN}",
+        "stat.probability",
+    ),
     "psf_fwhm_arcsec": (
         "arcsec",
-        "full width at half maximum of the PSF at the object in band {band}",
+        f"full width at half maximum of the PSF at the object in band {{band}}; {UNKNOWN}",
         "instr.obsty.seeing",
     ),
     "sky_sigma_njy": (
         "nJy",
-        "scatter of the sky from pixel to pixel in the cutout in band {band}",
+        f"scatter of the sky from pixel to pixel in the cutout in band {{band}}; {UNKNOWN}",
         "stat.stdev;instr.skyLevel",
     ),
     "sky_source": (
@@ -50,6 +57,12 @@ OF_BAND = {
         "where the scatter of the sky comes from in band {band}: 1 pixels along the cutout's edges in which nothing was detected, 2 "
         "windows of the tile, 3 the variance that the survey states; 0: unknown",
         "meta.code",
+    ),
+    PSF_OF_STARS: (
+        "arcsec",
+        "full width at half maximum of the PSF at the object in band {band} by stars of its tile; null: too few of them, or a store from before "
+        "they were looked for",
+        "instr.obsty.seeing",
     ),
 }
 """Unit, description and UCD of the columns of a band, by the first part of their names, which are those of the store's arrays."""
@@ -60,7 +73,7 @@ def band_columns(band: str) -> dict[str, Column]:
     return {
         name: Column(f"{name}_{band}", "int16", unit, text.format(band=band), ucd, 0)
         if name == SKY_SOURCE
-        else Column(f"{name}_{band}", "float32", unit, f"{text.format(band=band)}; {UNKNOWN}", ucd)
+        else Column(f"{name}_{band}", "float32", unit, text.format(band=band), ucd)
         for name, (unit, text, ucd) in OF_BAND.items()
     }
 
@@ -82,9 +95,10 @@ def provenance_names(names: Sequence[str]) -> list[str]:
     while stop < len(names):
         _, _, band = names[stop].partition("_")
         expected = [column.name for column in band_columns(band).values()]
-        # Catalogs of INGEST_VERSION 6 do not say where the sky noise comes from.
-        older = expected[: list(OF_BAND).index(SKY_SOURCE)]
-        found = next((one for one in (expected, older) if one == list(names[stop : stop + len(one)])), None)
+        # Older catalogs lack the width of stars, and those of INGEST_VERSION 6 also where the sky noise comes from.
+        ends = [len(expected), *(list(OF_BAND).index(name) for name in (PSF_OF_STARS, SKY_SOURCE))]
+        there = (expected[:end] for end in ends)
+        found = next((one for one in there if one == list(names[stop : stop + len(one)])), None)
         if found is None:
             break
         stop += len(found)

@@ -29,6 +29,7 @@ __all__ = [
     "MC_ERROR",
     "MODEL_FLAGS",
     "OOD_DISTANCE",
+    "PARTS_STATISTICS",
     "PASSES",
     "ColumnKey",
     "ResultColumn",
@@ -49,6 +50,11 @@ Users write fewer decimals, and the rounding error of a float64 only shows in la
 HPD_TEXT = (
     "{} end of the shortest interval with {} % of the posterior of {{what}}, on its grid of density; null: no value, or "
     "less lies on the grid"
+)
+
+PARTS_TEXT = (
+    "number of intervals of the region of highest density with {} % of the posterior of {{what}}; 1: it is hpd{}_low to _high; more: "
+    "these ends hold valleys of lower density, too; -1: no value, or less lies on the grid"
 )
 
 
@@ -122,10 +128,19 @@ class Statistic(enum.Enum):
         "posterior density of {what}: its mean in each of {n_bins} equal bins from {low:g} to {high:g}; nulls: no value",
         "stat.probability;{of}",
     )
+    VECTOR = (
+        "vector",
+        Scope.QUANTITY,
+        "float32",
+        "{what}: {length} numbers of the network, their mean over the passes, of no posterior; nulls: no value",
+        "{of};meta.modelled",
+    )
     HPD68_LOW = "hpd68_low", Scope.QUANTITY, "float32", HPD_TEXT.format("lower", "68.27"), "{of};stat.min"
     HPD68_HIGH = "hpd68_high", Scope.QUANTITY, "float32", HPD_TEXT.format("upper", "68.27"), "{of};stat.max"
     HPD95_LOW = "hpd95_low", Scope.QUANTITY, "float32", HPD_TEXT.format("lower", "95.45"), "{of};stat.min"
     HPD95_HIGH = "hpd95_high", Scope.QUANTITY, "float32", HPD_TEXT.format("upper", "95.45"), "{of};stat.max"
+    HPD68_PARTS = "hpd68_parts", Scope.QUANTITY, "int16", PARTS_TEXT.format("68.27", "68"), "meta.number", -1
+    HPD95_PARTS = "hpd95_parts", Scope.QUANTITY, "int16", PARTS_TEXT.format("95.45", "95"), "meta.number", -1
     PEAKS = (
         "peaks",
         Scope.QUANTITY,
@@ -269,9 +284,13 @@ HPD_STATISTICS = {
 }
 """The statistics of the ends of the shortest intervals, by their probability."""
 
+PARTS_STATISTICS = {0.6827: Statistic.HPD68_PARTS, 0.9545: Statistic.HPD95_PARTS}
+"""The statistics that say of how many intervals a region of highest density consists, by its probability."""
+
 GRID_STATISTICS = (
     Statistic.DENSITY,
     *(end for ends in HPD_STATISTICS.values() for end in ends),
+    *PARTS_STATISTICS.values(),
     Statistic.PEAKS,
 )
 """The statistics of a density on a grid, in the order of their columns."""

@@ -7,6 +7,7 @@ from galbatch.core.photoz.densities import (
     GridDensities,
     cde_loss,
     density_peaks,
+    highest_density_parts,
     histogram_crps,
     shortest_intervals,
 )
@@ -17,6 +18,7 @@ from galbatch.core.photoz.points import (
     scaled_errors,
 )
 from galbatch.core.photoz.samples import (
+    HEADINGS,
     STATISTICS,
     BinOfSample,
     MeasuredRedshifts,
@@ -27,6 +29,7 @@ from galbatch.core.photoz.samples import (
 from galbatch.core.photoz.weighting import target_weights
 
 __all__ = [
+    "HEADINGS",
     "OUTLIER_LIMITS",
     "POINT_STATISTICS",
     "STATISTICS",
@@ -37,6 +40,7 @@ __all__ = [
     "cde_loss",
     "density_peaks",
     "equal_bins",
+    "highest_density_parts",
     "histogram_crps",
     "measured_in_bins",
     "point_statistics",

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import find_peaks
 
-__all__ = ["GridDensities", "cde_loss", "density_peaks", "histogram_crps", "shortest_intervals"]
+__all__ = [
+    "GridDensities",
+    "cde_loss",
+    "density_peaks",
+    "highest_density_parts",
+    "histogram_crps",
+    "shortest_intervals",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -146,6 +153,32 @@ def shortest_intervals(edges: Floats, mass: Floats, level: float) -> Floats:
         best = np.argmin(highs - lows)
         found[row] = lows[best], highs[best]
     return found
+
+
+def highest_density_parts(edges: Floats, mass: Floats, level: float) -> npt.NDArray[np.int64]:
+    """Return of how many intervals the region of highest density with a probability consists, (object,) int64.
+
+    The region is the fewest bins, those of the highest density first, that hold the probability; bins that touch are one interval. With
+    one interval the shortest interval is that region.
+
+    Parameters
+    ----------
+    edges : (bin + 1,) float64, rising
+    mass : (object, bin) float64, probability within each bin; what is missing to 1 lies outside the grid
+    level : float in (0, 1)
+
+    Returns
+    -------
+    number of intervals; -1 where less than `level` lies on the grid
+    """
+    order = np.argsort(-(mass / np.diff(edges)), axis=1, kind="stable")
+    cumulative = np.cumsum(np.take_along_axis(mass, order, axis=1), axis=1)
+    # A bin belongs to the region if those of higher density do not hold the probability yet.
+    is_first = np.concatenate([np.ones((len(mass), 1), bool), cumulative[:, :-1] < level], axis=1)
+    inside = np.zeros(mass.shape, bool)
+    np.put_along_axis(inside, order, is_first, axis=1)
+    begins = inside & ~np.pad(inside, ((0, 0), (1, 0)))[:, :-1]
+    return np.where(cumulative[:, -1] >= level, begins.sum(axis=1), -1)
 
 
 def _inverse(cumulative: Floats, edges: Floats, wanted: Floats, *, from_left: bool) -> Floats:

@@ -14,6 +14,7 @@ from galbatch.core.photoz.points import POINT_STATISTICS, point_statistics, scal
 from galbatch.core.statistics import bootstrap_errors
 
 __all__ = [
+    "HEADINGS",
     "STATISTICS",
     "BinOfSample",
     "MeasuredRedshifts",
@@ -33,6 +34,20 @@ STATISTICS = POINT_STATISTICS | {
     "log_score": "mean natural logarithm of the density at z_spec; of two estimates of the same objects the higher is better",
 }
 """Names and meanings of all statistics, in the order of `MeasuredRedshifts.values`."""
+
+HEADINGS = {
+    "bias": "bias",
+    "sigma_nmad": "σ NMAD",
+    "outliers_15": "beyond 0.15",
+    "outliers_05": "beyond 0.05",
+    "sigma_iqr": "σ IQR",
+    "pit_mean": "PIT mean",
+    "pit_std": "PIT σ",
+    "cde_loss": "CDE loss",
+    "crps": "CRPS",
+    "log_score": "ln p",
+}
+"""Headings of the statistics in tables, in the order of `STATISTICS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +140,11 @@ class BinOfSample:
     low: float
     high: float
     measured: MeasuredRedshifts
+
+    @property
+    def text(self) -> str:
+        """Which objects these are, for human readers: ``all`` or ``z_phot 0.2 to 0.45``."""
+        return f"{self.name} {self.low:.3g} to {self.high:.3g}" if self.name else "all"
 
 
 def measured_in_bins(

@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "h5py": Extra("hdf5", "HDF5 files"),
         "hats_import": Extra("lsdb", "margins"),
         "lsdb": Extra("lsdb", "LSDB catalogs"),
+        "pymangle": Extra("mangle", "polygons of mangle"),
         "qp": Extra("qp", "ensembles of qp", "qp_prob"),
     }
 )

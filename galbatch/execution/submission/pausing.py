@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from galbatch.errors import OutputError
+from galbatch.errors import MissingBundleError, OutputError
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of
 
 __all__ = ["Pauses"]
@@ -169,12 +169,19 @@ class Pauses:
         )
         self.problem = ""
 
-    def until_it_works(self, function: Callable[[], T]) -> T:
+    def until_it_works(
+        self, function: Callable[[], T], *, sleep: Callable[[float], object] = time.sleep
+    ) -> T:
         """Call a function of this process, again after each pause while a resource fails.
+
+        Parameters
+        ----------
+        sleep : callable
+            Takes the seconds to wait, one at most; an error that it raises ends the waiting.
 
         Raises
         ------
-        OutputError, OSError
+        OutputError, MissingBundleError, OSError
             The function failed for another reason, or the run has waited as long as it may.
         """
         if self.is_spent:
@@ -182,7 +189,7 @@ class Pauses:
         while True:
             try:
                 result = function()
-            except (OutputError, OSError) as error:
+            except (OutputError, MissingBundleError, OSError) as error:
                 fault = fault_of(error)
                 if fault.kind is not FaultKind.RESOURCE or self.is_spent:
                     raise
@@ -195,7 +202,7 @@ class Pauses:
                     self.end()
                 return result
             while not self.is_due:
-                time.sleep(min(SLICE_S, max(0.0, self._due_s - time.monotonic())))
+                sleep(min(SLICE_S, max(0.0, self._due_s - time.monotonic())))
 
     def _begin(self, fault: Fault) -> None:
         self._began_s = time.monotonic()

@@ -128,10 +128,8 @@ def _infer_grids(
                 if measured:
                     flags[rows] |= photometry_flags(
                         {name: values[name][rows] for name in measured},
-                        cutouts.bands,
-                        flags=cutouts.flags,
+                        cutouts,
                         thresholds=task.flags,
-                        pixel_scale_arcsec=grid.grid.pixel_scale_arcsec,
                     )
                 for name, result in provenance(cutouts).items():
                     values[name][rows] = result

@@ -8,7 +8,7 @@ lattice's other tiles. Everything else (other tracts, scales, projections) is re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +26,10 @@ from galbatch.ingest.cut.mosaic import fill_band
 from galbatch.ingest.cut.placing import Arrangement
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
-from galbatch.ingest.cut.tile_noise import WiderSky
+from galbatch.ingest.cut.tile import WiderSky, dense_tiles, large_tiles, n_cutouts, psf_of_stars
 from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
-from galbatch.ingest.tiles import Footprint, tiles_near
+from galbatch.ingest.tiles import tiles_near
 
 __all__ = ["AddedLight", "StoredCutouts", "cut_block", "cut_blocks"]
 
@@ -67,11 +67,20 @@ class AddedLight(Protocol):
         bands: Sequence[str],
         psf_fwhm_arcsec: npt.NDArray[np.float32],
         *,
-        size_px: int,
+        grid: Grid,
         offset_px: tuple[float, float],
-        pixel_scale_arcsec: float,
     ) -> npt.NDArray[np.float64]:
         """Return the light (band, y, x), nJy per pixel, of an object, whose center lies `offset_px` (x, y) from that of the central pixel."""
+
+    def photon_noise(
+        self,
+        object_id: int,
+        bands: Sequence[str],
+        light_njy: npt.NDArray[np.float64],
+        *,
+        electrons_per_njy: Sequence[float],
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the noise (nJy) of an object's light (band, y, x) and its variance (nJy^2); 0 in bands without `electrons_per_njy` (NaN)."""
 
 
 def cut_blocks(
@@ -91,6 +100,8 @@ def cut_blocks(
     wanted = [tile for tile in tiles if tile.band in spec.bands]
     taken = np.zeros(len(objects), np.bool_) if stored is None else stored.taken
     left = objects if stored is None else objects.take(np.flatnonzero(~taken))
+    # By all objects, whether stored or not: what is known of the stars does not depend on it.
+    dense = dense_tiles(objects, wanted, grid=spec.grid)
     with TileReader(expected=_expected(left, wanted, grid=spec.grid)) as reader:
         for start in range(0, len(objects), BLOCK_OBJECTS):
             rows = np.arange(start, min(start + BLOCK_OBJECTS, len(objects)))
@@ -98,10 +109,11 @@ def cut_blocks(
             parts = []
             if len(to_cut):
                 block = objects.take(to_cut)
-                canvas = _cut(block, wanted, reader=reader, spec=spec)
+                canvas = _cut(block, wanted, reader=reader, spec=spec, dense=dense)
                 if light is not None:
                     _add_light(canvas, block, light, reader=reader, flags=flags)
-                parts.append(_measured(canvas, block, reader, flags=flags, object_flags=object_flags[to_cut]))
+                own = object_flags[to_cut]
+                parts.append(_measured(canvas, block, reader, flags=flags, object_flags=own, dense=dense))
                 del canvas  # or its planes would stay while the next block is cut
             if stored is not None and len(there):
                 parts.append(stored.block(there, list_flags=object_flags[there]))
@@ -139,12 +151,15 @@ def cut_block(
         A tile's file cannot be read now.
     """
     wanted = [tile for tile in tiles if tile.band in spec.bands]
+    dense = large_tiles(wanted)
     with TileReader() as reader:
-        canvas = _cut(objects, wanted, reader=reader, spec=spec)
-        return _measured(canvas, objects, reader, flags=flags, object_flags=object_flags)
+        canvas = _cut(objects, wanted, reader=reader, spec=spec, dense=dense)
+        return _measured(canvas, objects, reader, flags=flags, object_flags=object_flags, dense=dense)
 
 
-def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec) -> Canvas:
+def _cut(
+    objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec, dense: Set[Plane]
+) -> Canvas:
     """Return the filled canvas of a block: every object is placed first, so that windows can be fetched together, then filled."""
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=spec.grid.half_diagonal_deg)]
     canvas = Canvas.blank(len(objects), near, spec=spec)
@@ -159,28 +174,22 @@ def _cut(objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spe
         for band, sources in enumerate(cutout.sources):
             at = (index, band)
             filled = fill_band(canvas, cutout.target, reader=reader, sources=sources, at=at)
-            canvas.band_key[at] = band_key(cutout, objects, spec=spec, at=at, n_filled_by=filled)
+            canvas.band_key[at] = band_key(cutout, objects, spec=spec, at=at, n_filled_by=filled, dense=dense)
     return canvas
 
 
 def _expected(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> dict[Plane, ExpectedReads]:
     """Return how many windows of each remote plane will be read: by that the reader chooses between windows and the whole file."""
     remote = [tile for tile in tiles if storage.reads_by_request(tile.image.path)]
+    n_of_tile = n_cutouts(objects, remote)
     expected = {}
-    for band in {tile.band for tile in remote}:
-        of_band = [tile for tile in remote if tile.band == band]
-        footprint = Footprint(of_band)
-        covering = footprint.covering(
-            objects.ra_deg, objects.dec_deg
-        )  # (object,) place, -1 where no tile covers it
-        counts = np.bincount(covering[covering >= 0], minlength=footprint.n_places)
-        for tile, place in zip(of_band, footprint.place, strict=True):
-            size_px = math.ceil(
-                grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SCALE_TOLERANCE_PX
-            )
-            # Image, mask and weight are read in the same windows; their PSF map only at one pixel an object.
-            for plane in tile.pixel_planes:
-                expected[plane] = ExpectedReads(int(counts[place]), size_px)
+    for tile in remote:
+        size_px = math.ceil(
+            grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - SCALE_TOLERANCE_PX
+        )
+        # Image, mask and weight are read in the same windows; their PSF map only at one pixel an object.
+        for plane in tile.pixel_planes:
+            expected[plane] = ExpectedReads(n_of_tile[tile.image], size_px)
     return expected
 
 
@@ -234,15 +243,14 @@ def _add_light(
         wcs.wcs.crpix, wcs.wcs.crval = canvas.crpix[index], canvas.crval[index]
         wcs.wcs.cd = canvas.cd[index]
         x, y = wcs.wcs_world2pix(objects.ra_deg[index], objects.dec_deg[index], 0)
-        added = light.image(
-            object_id,
-            bands,
-            widths[index],
-            size_px=grid.size_px,
-            offset_px=(float(x) - grid.size_px // 2, float(y) - grid.size_px // 2),
-            pixel_scale_arcsec=grid.pixel_scale_arcsec,
-        )
-        canvas.image[index] += added.astype(np.float32)
+        offset_px = (float(x) - grid.size_px // 2, float(y) - grid.size_px // 2)
+        added = light.image(object_id, bands, widths[index], grid=grid, offset_px=offset_px)
+        main = [canvas.main_tile.get((index, band)) for band in range(len(bands))]
+        electrons = [math.nan if tile is None else tile.electrons_per_njy for tile in main]
+        noise, variance = light.photon_noise(object_id, bands, added, electrons_per_njy=electrons)
+        canvas.image[index] += (added + noise).astype(np.float32)
+        if canvas.variance.flags.writeable:
+            canvas.variance[index] += variance.astype(np.float32)
         # The sky's noise is measured where nothing was detected; else the galaxy's own light would be taken for noise.
         seen = added > DETECTION_SIGMA * sky_sigma_njy[index][:, None, None]
         canvas.mask[index][seen] |= int(MaskBit.DETECTED)
@@ -256,8 +264,12 @@ def _measured(
     *,
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
+    dense: Set[Plane] = frozenset(),
 ) -> CutoutBlock:
-    """Return the finished block, with the quantities measured in its pixels; the reader's tiles tell the noise where these do not."""
+    """Return the finished block, with the quantities measured in its pixels; the reader's tiles tell the noise where these do not.
+
+    Stars are looked for in tiles whose image planes are in `dense`.
+    """
     spec, noise = canvas.spec, KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas))
     measured = measure(
         canvas.image, canvas.mask, variance=canvas.variance, grid=spec.grid, flags=flags, noise=noise
@@ -281,6 +293,7 @@ def _measured(
         sky_sigma_njy=measured.sky_sigma_njy,
         sky_source=measured.sky_source,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
+        psf_fwhm_stars_arcsec=psf_of_stars(reader, canvas, dense_tiles=dense),
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
         resampling=spec.resampling,

@@ -6,14 +6,15 @@ Two cutouts with the same key have the same pixels, so that a cutout of an older
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from galbatch.core.types import BLOCK_OBJECTS, CutoutSpec, ObjectTable, Tile
+from galbatch.core.types import BLOCK_OBJECTS, CutoutSpec, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.placing import Arrangement, arrange, place_tiles
+from galbatch.ingest.cut.tile import dense_tiles
 from galbatch.ingest.tiles import tiles_near
 
 __all__ = ["arrangements", "band_key", "digest_of_pixels", "possible_keys"]
@@ -26,11 +27,17 @@ def possible_keys(objects: ObjectTable, tiles: Sequence[Tile], *, spec: CutoutSp
     """
     found: list[list[list[int]]] = []
     wanted = [tile for tile in tiles if tile.band in spec.bands]
+    dense = dense_tiles(objects, wanted, grid=spec.grid)
     for start in range(0, len(objects), BLOCK_OBJECTS):
         block = objects.take(slice(start, start + BLOCK_OBJECTS))
         near = [wanted[i] for i in tiles_near(block, wanted, radius_deg=spec.grid.half_diagonal_deg)]
         for row, cutout in enumerate(arrangements(block, near, spec=spec)):
-            found.append([_keys(cutout, block, spec=spec, at=(row, band)) for band in range(len(spec.bands))])
+            found.append(
+                [
+                    _keys(cutout, block, spec=spec, at=(row, band), dense=dense)
+                    for band in range(len(spec.bands))
+                ]
+            )
     most = max((len(keys) for bands in found for keys in bands), default=1)
     padded = [[keys + [0] * (most - len(keys)) for keys in bands] for bands in found]
     return np.array(padded, np.int64).reshape(len(objects), len(spec.bands), most)
@@ -52,22 +59,26 @@ def band_key(
     spec: CutoutSpec,
     at: tuple[int, int],
     n_filled_by: int | None,
+    dense: Set[Plane],
 ) -> int:
     """Return the key of one band of one cutout, not 0.
 
     It follows from the object's position and its PSF width in the list, the place of the cutout, the tiles that were tried for the
-    band in their order, and the settings of the band.
+    band in their order, in which of these stars are looked for, and the settings of the band.
 
     Parameters
     ----------
     at : numbers of the object and the band
     n_filled_by : number of tiles after which no pixel was missing: those left in reach do not matter; None where some stayed missing
+    dense : image planes of the tiles in which stars are looked for
     """
-    keys = _keys(cutout, objects, spec=spec, at=at)
+    keys = _keys(cutout, objects, spec=spec, at=at, dense=dense)
     return keys[-1 if n_filled_by is None else n_filled_by - 1]
 
 
-def _keys(cutout: Arrangement, objects: ObjectTable, *, spec: CutoutSpec, at: tuple[int, int]) -> list[int]:
+def _keys(
+    cutout: Arrangement, objects: ObjectTable, *, spec: CutoutSpec, at: tuple[int, int], dense: Set[Plane]
+) -> list[int]:
     """Return the keys of a cutout that is full after one tile, after two, and so on, and last that of one that is never full."""
     row, band = at
     listed = objects.psf_fwhm_arcsec.get(spec.bands[band])
@@ -86,6 +97,9 @@ def _keys(cutout: Arrangement, objects: ObjectTable, *, spec: CutoutSpec, at: tu
     keys = []
     for source in cutout.sources[band]:
         key.update(source.identity)
+        # With more objects from a tile its stars are looked for, and the cutout has a width by them.
+        if source.tile.image in dense:
+            key.update(b"stars")
         keys.append(_as_key(key.digest()))
     key.update(b"not full")
     return [*keys, _as_key(key.digest())]

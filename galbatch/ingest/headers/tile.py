@@ -107,9 +107,20 @@ def make_tile(
         weight=weight,
         weight_kind=planes.weight_kind,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
+        electrons_per_njy=_electrons_per_njy(hdus, image.hdu, scale.njy_per_unit),
         calibration=scale.field,
     )
     return with_bits(tile, planes.bits, hdus)
+
+
+def _electrons_per_njy(hdus: fits.HDUList, image_hdu: int | str, njy_per_unit: float) -> float:
+    """Return the electrons of one nJy by the card GAIN of the image or of the file, electrons for one image unit; NaN without such a card."""
+    for number in (image_hdu, 0):
+        gain = hdus[number].header.get("GAIN")
+        if isinstance(gain, int | float):
+            # A coadd whose gain is not known states 0; that of one of its exposures may then stand in the file's own header.
+            return float(gain / njy_per_unit) if 0 < gain < math.inf else math.nan
+    return math.nan
 
 
 def with_bits(tile: Tile, bits: NamedBits, hdus: fits.HDUList) -> Tile:

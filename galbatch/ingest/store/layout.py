@@ -125,6 +125,9 @@ SMALL_ARRAYS = {
         + ", ".join(f"{source.value} {source.name.lower()}" for source in SkySource),
     ),
     "psf_fwhm_arcsec": SmallArray(_PER_BAND, "arcsec", "full width at half maximum of the PSF; NaN: unknown"),
+    "psf_fwhm_stars_arcsec": SmallArray(
+        _PER_BAND, "arcsec", "width of the PSF by stars of the tile; NaN: too few of them"
+    ),
     "noise_correlation": SmallArray(
         _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
     ),
@@ -136,8 +139,8 @@ SMALL_ARRAYS = {
     "pixel_digest": SmallArray(_PER_BAND, "", "digest of image, sky noise and PSF width"),
 }
 
-OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source")
-"""Arrays that stores of INGEST_VERSION 5 to 7, and cutouts of other programs lack."""
+OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source", "psf_fwhm_stars_arcsec")
+"""Arrays that stores of INGEST_VERSION 5 to 7 and cutouts of other programs lack; some stores of version 8 lack the last."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -145,8 +148,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 4 float32, two int64 and an int8 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 33
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 5 float32, two int64 and an int8 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 37
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "damaged_pixel",
     "find_damage",
     "list_done",
+    "list_groups",
     "list_pixels",
     "read_block",
     "read_blocks",
@@ -48,6 +49,11 @@ def list_done(store_path: str) -> list[tuple[HealpixPixel, Grid]]:
     """Return pixel and grid of all finished groups."""
     named = ((pixel, Grid.from_label(label)) for pixel, label in zarr_groups.list_done(store_path))
     return [(pixel, grid) for pixel, grid in named if grid is not None]
+
+
+def list_groups(store_path: str) -> list[tuple[HealpixPixel, str]]:
+    """Return pixel and name of all finished groups: of cutouts, and of their photometry."""
+    return zarr_groups.list_done(store_path)
 
 
 def find_damage(store_path: str) -> dict[str, str]:

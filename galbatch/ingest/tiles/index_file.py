@@ -21,7 +21,7 @@ from galbatch.errors import OutputError
 
 __all__ = ["FileTiles", "load_index", "save_index"]
 
-TILE_INDEX_VERSION = 5
+TILE_INDEX_VERSION = 6
 """Raised when what is read from headers changes."""
 
 Looked = tuple[tuple[str, FileIdentity | None], ...]
@@ -89,6 +89,7 @@ _TILE_FIELDS = {
     "psf_fwhm_arcsec": pa.float64(),
     "psf": _PLANE,
     "psf_cells": _PSF_CELLS,
+    "electrons_per_njy": pa.float64(),
     "release": pa.string(),
     "background": pa.string(),
     "identity": _IDENTITY,

@@ -95,7 +95,7 @@ def card_summary(metadata: BundleMetadata, sha256: str) -> list[tuple[str, str]]
         f"{', '.join(one.bands)}: {one.size_px} px at {_number(one.pixel_scale_arcsec)} arcsec, {one.unit}"
         for one in image.images
     ]
-    taken += [one.name for one in image.auxiliary_inputs]
+    taken += [one.label for one in image.auxiliary_inputs]
     members = f" x {metadata.members}" if metadata.members > 1 else ""
     return [
         ("bundle", f"{metadata.name} {metadata.version}, sha256 {sha256[:12]}"),
@@ -155,7 +155,7 @@ def _network_sections(metadata: BundleMetadata) -> dict[str, list[str]]:
         inputs.append(f"- Galactic extinction: {'corrected' if image.dereddened else 'not corrected'}")
     for one in image.auxiliary_inputs:
         unit = f" [{one.unit}]" if one.unit else ""
-        inputs.append(f"- auxiliary input: {one.name}{unit}: {one.description or NOT_STATED}")
+        inputs.append(f"- auxiliary input: {one.label}{unit}: {one.description or NOT_STATED}")
     headings = ("name", "unit", "what it is", "transform", "limits", "seen in training")
     rows = [
         (p.name, p.unit, p.description, p.transform, _span(p.limits), _span(p.training_range))

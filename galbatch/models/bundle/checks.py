@@ -169,7 +169,7 @@ def _shapes(tensor: Tensor, metadata: BundleMetadata) -> str:
 
 def made_up_inputs(metadata: BundleMetadata) -> tuple[Tensor, Tensor | None]:
     """Return two made-up images, and for networks with auxiliary inputs a row of 0 and a row of 1, else None."""
-    n_auxiliary = len(metadata.input.auxiliary_inputs)
+    n_auxiliary = metadata.input.n_auxiliary
     auxiliary = torch.arange(2, dtype=torch.float32)[:, None].repeat(1, n_auxiliary)
     return made_up_images(metadata), auxiliary if n_auxiliary else None
 

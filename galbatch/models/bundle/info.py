@@ -179,6 +179,11 @@ class EnsembleInfo:
         return head_of(self.metadata.head).is_point
 
     @property
+    def is_vector(self) -> bool:
+        """Whether the networks give a vector of numbers, without a posterior."""
+        return head_of(self.metadata.head).is_vector
+
+    @property
     def has_posterior(self) -> bool:
         """Whether there is a posterior; a single network with a point head and without dropout has none."""
         return has_posterior(self.output_infos)
@@ -279,7 +284,7 @@ def pooling_facts(metadata: BundleMetadata) -> dict[str, Any]:
     Location and scale are not among them: standardized spaces may differ, and are mapped into each other.
     """
     image = metadata.input
-    auxiliary = ", ".join(f"{one.name} {one.unit}".strip() for one in image.auxiliary_inputs)
+    auxiliary = ", ".join(f"{one.label} {one.unit}".strip() for one in image.auxiliary_inputs)
     return {
         "cutouts": ", ".join(f"{one.size_px} px of {one.pixel_scale_arcsec:g} arcsec" for one in image.images)
         or "none",

@@ -40,7 +40,7 @@ class Bundle(BundleInfo):
         """The number of last features, which `last_features` of the script gives for each object; 0 without that method."""
         if not self.has("last_features"):
             return 0
-        auxiliary = torch.zeros(1, len(self.metadata.input.auxiliary_inputs))
+        auxiliary = torch.zeros(1, self.metadata.input.n_auxiliary)
         images = packed([torch.zeros(1, *one.shape) for one in self.metadata.input.images])
         features = self.prefix(images, auxiliary)
         return int(self.script.last_features(features).shape[1])
@@ -52,7 +52,7 @@ class Bundle(BundleInfo):
         ----------
         images : (object, band, y, x) float32, in the bundle's unit; those of several grids as `packed` returns them; without
             bands, and not passed on, for networks that take columns alone
-        auxiliary : (object, auxiliary input) float32; not passed on to networks that take none
+        auxiliary : (object, number) float32; not passed on to networks that take none
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Bundle(BundleInfo):
 
     def _repr_html_(self) -> str:
         own = self.metadata
-        auxiliary = ", ".join(one.name for one in own.input.auxiliary_inputs)
+        auxiliary = ", ".join(one.label for one in own.input.auxiliary_inputs)
         rows = [
             ("architecture", own.architecture),
             *(

@@ -124,10 +124,14 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
     Raises
     ------
     BundleError
-        A bundle has no posterior, gives classes, or differs from the first in parameters or inputs.
+        A bundle has no posterior, gives classes or a vector, or differs from the first in parameters or inputs.
     """
     for bundle in bundles:
         metadata = bundle.metadata
+        if head_of(metadata.head).is_vector:
+            raise BundleError(
+                f"{metadata.name}: gives a vector, which has no intervals whose coverage could be measured"
+            )
         # One rate of 0 is enough to refuse: the candidate at that rate would have no posterior.
         without_dropout = not metadata.draws and 0 in (rates or [metadata.dropout_rate])
         if head_of(metadata.head).is_point and without_dropout and metadata.members == 1:

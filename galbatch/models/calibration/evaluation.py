@@ -61,7 +61,7 @@ class HeldOut:
     labels : (object, parameter) float64, truth in physical units, in the order of the bundle's parameters
     rows : (object,) int64, rising, row of each object's image; None: one image per object, in the same order
     object_id : (object,) int64 or str, ids by which objects are divided; None: their numbers, from 0
-    auxiliary : (object, auxiliary input) float32; None for a bundle that takes none
+    auxiliary : (object, number) float32; None for a bundle that takes none
     strata : true values (object,) by which results are binned: magnitude, size_arcsec; those among the labels need not be given
     weights : (object,) float64, by which the objects have the colors and magnitudes of a target list; None: there is none
     """
@@ -232,7 +232,7 @@ def evaluate(
     labels : (object, parameter) float64, truth in physical units
     passes : number of passes per object, their seed and batch size; None: the defaults
     calibrated : whether posteriors are inflated by the bundle's factors; None: the bundle's own default
-    auxiliary : (object, auxiliary input) float32; None for a bundle that takes none
+    auxiliary : (object, number) float32; None for a bundle that takes none
 
     Raises
     ------

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from galbatch.core.photoz import STATISTICS, BinOfSample, RedshiftSample, equal_bins, measured_in_bins
+from galbatch.core.photoz import (
+    HEADINGS,
+    STATISTICS,
+    BinOfSample,
+    RedshiftSample,
+    equal_bins,
+    measured_in_bins,
+)
 from galbatch.models.calibration.evaluation import Evaluation
 from galbatch.models.calibration.tables import STRATA, rounded
 from galbatch.models.metadata import ResultTable
@@ -13,18 +20,6 @@ from galbatch.models.posterior import Quantity
 
 __all__ = ["redshift_sample", "redshift_tables"]
 
-HEADS = {
-    "bias": "bias",
-    "sigma_nmad": "σ NMAD",
-    "outliers_15": "beyond 0.15",
-    "outliers_05": "beyond 0.05",
-    "sigma_iqr": "σ IQR",
-    "pit_mean": "PIT mean",
-    "pit_std": "PIT σ",
-    "cde_loss": "CDE loss",
-    "crps": "CRPS",
-    "log_score": "ln p",
-}
 N_BINS = 5
 MIN_OBJECTS = 50  # In a bin: with fewer, shares of outliers are known to 7 percentage points at best.
 ERROR_DIGITS = 2
@@ -68,7 +63,7 @@ def _table(evaluation: Evaluation, quantity: Quantity) -> ResultTable:
     return ResultTable(
         f"Photometric redshift {quantity.name}, median of the posterior: dz = (z_phot - z_spec) / (1 + z_spec), with "
         "bootstrap errors. Bins are of the estimate and the magnitude, which a user of the catalog can choose by",
-        ("objects", "n", "n effective", *(head for name in STATISTICS for head in (HEADS[name], "±"))),
+        ("objects", "n", "n effective", *(head for name in STATISTICS for head in (HEADINGS[name], "±"))),
         tuple(rows),
     )
 

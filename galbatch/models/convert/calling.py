@@ -29,7 +29,7 @@ class Signature:
     Attributes
     ----------
     n_grids : number of image tensors; with 0 there are numbers alone, with 2 or more they are one argument, a list
-    takes_auxiliary : whether numbers (object, auxiliary input) follow
+    takes_auxiliary : whether auxiliary inputs (object, number) follow
     """
 
     n_grids: int

@@ -71,7 +71,7 @@ class Foreign(nn.Module):
 
     @torch.jit.export
     def unpacked(self, features: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the images of each grid, (row, channel, y, x), and the numbers (row, auxiliary input), of what `packed` returned."""
+        """Return the images of each grid, (row, channel, y, x), and the auxiliary inputs (row, number), of what `packed` returned."""
         flat = features.flatten(1)
         images: list[Tensor] = []
         start = 0

@@ -1,4 +1,4 @@
-"""Conversion of GaMPEN's released weights to a bundle (Ghosh et al. 2022, ApJ 935, 138; 2023, ApJ 953, 134).
+"""Conversion of GaMPEN's released weights to a bundle (Ghosh et al. 2022, ApJ 935, 138; 2023, arXiv:2212.00051).
 
 The release has one state dict per network. The scaler of the labels is not part of it; it is computed again from the labels
 of the training set.
@@ -93,7 +93,7 @@ class GampenConversion:
             training_data=f"as the authors of the weights say; labels of split {self.slug}",
             origin=origin,
             licence="as released by the authors; the code they come with is GPL-3.0",
-            citation="Ghosh et al. 2022, ApJ 935, 138; Ghosh et al. 2023, ApJ 953, 134",
+            citation="Ghosh et al. 2022, ApJ 935, 138; Ghosh et al. 2023, doi:10.3847/1538-4357/acd546 (arXiv:2212.00051)",
         )
 
 

@@ -206,7 +206,7 @@ def convert_sfnet(weights: str, output: str, conversion: SfnetConversion) -> tup
         training_data="as the authors of the weights say: SDSS galaxies, 8-bit JPEG colors of the Legacy Surveys' viewer",
         origin=conversion.origin(published, k, target),
         licence="as released by the author; the code they come with is under the MIT licence",
-        citation="Wu 2025, Insights on Galaxy Evolution from Interpretable Sparse Feature Networks",
+        citation="Wu 2025, ApJ 980, 183, doi:10.3847/1538-4357/adadec (arXiv:2501.00089)",
     )
     return save_bundle(output, torch.jit.script(network.eval()), metadata), metadata
 

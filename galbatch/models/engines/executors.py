@@ -96,7 +96,7 @@ class Executor(Protocol):
         Parameters
         ----------
         images : (object, band, y, x) float32, on the device, in the bundle's unit
-        auxiliary : (object, auxiliary input) float32, on the device; None for a network that takes none
+        auxiliary : (object, number) float32, on the device; None for a network that takes none
         """
         ...
 

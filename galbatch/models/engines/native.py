@@ -229,7 +229,7 @@ class PassRunner:
         Parameters
         ----------
         start : first maps of the objects
-        auxiliary : (object, auxiliary input)
+        auxiliary : (object, number)
         rows : (row,) int64, index of each row's object
         masks : masks of the rows; None: no dropout
 
@@ -287,7 +287,7 @@ class NativeExecutor:
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:
         features, crop = self.prefix(self.bundle, images, auxiliary)
-        n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
+        n_maps = features.shape[1] - self.bundle.metadata.input.n_auxiliary
         maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
         last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
         start = self.runner.network.start(maps)
@@ -303,7 +303,7 @@ class NativeExecutor:
         """Let the runner's convolutions run fused with their ReLUs where that is exact enough; return whether they do."""
         images, auxiliary = _made_up_inputs(self.bundle, self.device)
         features, _ = self.prefix(self.bundle, images, auxiliary)
-        n_maps = features.shape[1] - len(self.bundle.metadata.input.auxiliary_inputs)
+        n_maps = features.shape[1] - self.bundle.metadata.input.n_auxiliary
         network, rows = self.runner.network, torch.arange(len(images), device=self.device)
         start = Start(features[:, :n_maps].to(network.dtype).contiguous(memory_format=torch.channels_last))
         return fuse_convolutions(network, lambda: network.begin(start, rows, None))
@@ -324,7 +324,7 @@ class NativePrepared:
     Attributes
     ----------
     start, exact : first maps of the objects, in the precision of the executor's runner and in float32
-    auxiliary : (object, auxiliary input) standardized auxiliary inputs, as `prefix` passes them on
+    auxiliary : (object, number) standardized auxiliary inputs, as `prefix` passes them on
     shift : (object, output) correction that is added to the outputs of every pass; None: no correction
     """
 

@@ -174,7 +174,7 @@ class NativeNetwork(nn.Module, ABC):
         Parameters
         ----------
         last : (row, ...), what `trunk` returned
-        auxiliary : (row, auxiliary input), standardized
+        auxiliary : (row, number), standardized
         masks : masks of the rows; None: no dropout
         """
 
@@ -291,12 +291,12 @@ def spread_over_pool(weight: Tensor, n_maps: int, side: int) -> Tensor:
 
     Parameters
     ----------
-    weight : (out, map x 49 + auxiliary input)
+    weight : (out, map x 49 + auxiliary number)
     n_maps, side : number of the maps before the pool, and their side in pixels
 
     Returns
     -------
-    (out, map x side^2 + auxiliary input)
+    (out, map x side^2 + auxiliary number)
     """
     pool = averages(side).to(weight)
     of_maps = weight[:, : n_maps * POOLED_PX**2].reshape(len(weight), n_maps, POOLED_PX, POOLED_PX)

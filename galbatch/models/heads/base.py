@@ -30,6 +30,7 @@ class Head(Protocol):
     text : description of a pass's outputs for model cards and the documentation
     is_point : whether a pass gives a single value without a width, so that the passes are draws from the posterior
     is_classes : whether the parameters are the probabilities of classes, which are neither standardized nor calibrated
+    is_vector : whether the outputs are a vector of numbers of no posterior, which cannot be trained or calibrated
     options : names of the fields of `HeadOptions` that belong to this kind; the others stay at their defaults
     other_losses : functions that return further losses, with the arguments of `loss`, by their names in the settings of a training
     """
@@ -39,6 +40,7 @@ class Head(Protocol):
     is_point: bool
     options: tuple[str, ...]
     is_classes: bool = False
+    is_vector: bool = False
     other_losses: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
     def n_outputs(self, info: HeadInfo, n_parameters: int) -> int:

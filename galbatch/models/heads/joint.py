@@ -77,9 +77,12 @@ class OutputInfo:
 def has_posterior(infos: Sequence[OutputInfo]) -> bool:
     """Return whether the networks give a posterior.
 
-    A single network with a point head and without dropout does not: all its passes are one and the same value.
+    A single network with a point head and without dropout does not: all its passes are one and the same value. A vector has none.
     """
-    is_point = head_of(infos[0].metadata.head).is_point
+    head = head_of(infos[0].metadata.head)
+    is_point = head.is_point
+    if head.is_vector:
+        return False
     n_members = sum(info.metadata.n_shares for info in infos)
     return not is_point or n_members > 1 or any(info.metadata.passes_differ for info in infos)
 

@@ -15,6 +15,7 @@ from galbatch.models.heads.gaussian import Gaussian
 from galbatch.models.heads.mixture import Mixture
 from galbatch.models.heads.point import Point
 from galbatch.models.heads.softmax import Softmax
+from galbatch.models.heads.vector import Vector
 from galbatch.models.metadata import BundleMetadata, HeadInfo, HeadOptions, ParameterInfo, parse_metadata
 from galbatch.models.posterior import Floats, Passes
 
@@ -29,7 +30,9 @@ __all__ = [
     "read_passes",
 ]
 
-HEADS: dict[str, Head] = {head.kind: head for head in (Gaussian(), Point(), Binned(), Mixture(), Softmax())}
+HEADS: dict[str, Head] = {
+    head.kind: head for head in (Gaussian(), Point(), Binned(), Mixture(), Softmax(), Vector())
+}
 """The known heads by the name of their kind. A new kind is one more file in this folder, and one entry here."""
 
 

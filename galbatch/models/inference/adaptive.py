@@ -76,6 +76,7 @@ class StoppingRule:
             posterior,
             has_dropout=ensemble.has_dropout,
             is_point=ensemble.is_point,
+            is_vector=ensemble.is_vector,
             start=FIRST_CHECKPOINT if learned is None else learned.start,
         )
         return cls(ensemble, checkpoints, posterior.quantiles, posterior.tolerance, posterior.method, learned)

@@ -68,7 +68,7 @@ class BlockInputs:
     ----------
     cutouts : cutouts with the network's size, pixel scale and bands, the bands in its order; None for a network that takes no pixels
     selected : (object,) bool; objects that are not selected get no values and the flag NOT_SELECTED
-    auxiliary : (object, auxiliary input) float32, None for a network that takes none; an object for which one is NaN gets no
+    auxiliary : (object, number) float32, None for a network that takes none; an object for which one is NaN gets no
         values and the flag MISSING_PIXELS
     max_missing_share : an object gets no values if a larger share of a band's pixels is missing; a band without any never has
     ids : (object,) int64 or str, needed where there are no cutouts, which have them
@@ -210,10 +210,10 @@ def _check_inputs(ensemble: Ensemble, inputs: BlockInputs) -> None:
                 f"{metadata.name}: takes {len(one.bands)} bands ({', '.join(one.bands)}), "
                 f"given {', '.join(block.bands) or 'none'}"
             )
-    wanted = len(metadata.input.auxiliary_inputs)
+    wanted = metadata.input.n_auxiliary
     given = 0 if inputs.auxiliary is None else inputs.auxiliary.shape[1]
     if wanted != given:
-        names = ", ".join(column.name for column in metadata.input.auxiliary_inputs) or "none"
+        names = ", ".join(column.label for column in metadata.input.auxiliary_inputs) or "none"
         raise BundleError(f"{metadata.name}: takes {wanted} auxiliary inputs ({names}), given {given}")
 
 

@@ -63,7 +63,7 @@ class ObjectNumbers:
     Attributes
     ----------
     sky_sigma_njy : (object, band), sky noise per pixel as in a cutout store; None: measured in the images
-    auxiliary : (object, auxiliary input) float32; None for a network that takes none
+    auxiliary : (object, number) float32; None for a network that takes none
     """
 
     sky_sigma_njy: npt.NDArray[np.floating[Any]] | None = None

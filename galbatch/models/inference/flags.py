@@ -42,8 +42,9 @@ def value_flags(
         the number of passes is fixed: then the error is the one in the catalog
     """
     parameters = ensemble.metadata.parameters
-    medians = [found[ColumnKey(Statistic.QUANTILE, p.name, level=0.5)] for p in parameters]
-    flags = np.zeros(len(medians[0]), np.int32)
+    # A vector has no median.
+    medians = [found.get(ColumnKey(Statistic.QUANTILE, p.name, level=0.5)) for p in parameters]
+    flags = np.zeros(len(next(iter(found.values()))), np.int32)
     if ensemble.has_posterior:
         error = found[MC_ERROR] if stopping_error is None else stopping_error
         # Not `error > tolerance`: an error of NaN must be flagged, too.
@@ -51,7 +52,7 @@ def value_flags(
     else:
         flags |= ModelFlag.NO_POSTERIOR
     for parameter, median in zip(parameters, medians, strict=True):
-        if parameter.training_range is not None:
+        if median is not None and parameter.training_range is not None:
             low, high = parameter.training_range
             flags[(median < low) | (median > high)] |= ModelFlag.EXTRAPOLATED
     for name in magnitudes_that_may_miss(parameters):

@@ -18,6 +18,7 @@ from galbatch.core.columns import (
     MC_ERROR,
     MODEL_FLAGS,
     OOD_DISTANCE,
+    PARTS_STATISTICS,
     PASSES,
     Column,
     ColumnKey,
@@ -51,6 +52,9 @@ EXTINCTION = "not corrected for Galactic extinction"
 SCALARS = (Statistic.MEAN, Statistic.STD, Statistic.MODE, Statistic.EPISTEMIC_STD)
 """The statistics of each quantity, whose columns follow those of its quantiles."""
 
+
+COUNTS = (Statistic.PEAKS, *PARTS_STATISTICS.values())
+"""The statistics of a density that are numbers of something, without a unit."""
 
 MAY_BE_MISSING = (OOD_DISTANCE, DISAGREEMENT)
 """Columns that not all cases of a model need to have."""
@@ -110,7 +114,9 @@ def result_columns(
     for quantity in quantities_of(metadata.parameters):
         # A quantity that is observed in several bands is of none of them.
         ucds[quantity.name] = _ucd(quantity, metadata, in_one_band=len({one.bands for one in cases}) <= 1)
-        columns += _quantity_columns(quantity, name, quantiles, ucd=ucds[quantity.name], observed=observed)
+        columns += _quantity_columns(
+            quantity, name, quantiles, ucd=ucds[quantity.name], observed=observed, length=metadata.head.length
+        )
         for grid in densities:
             if grid.parameter == quantity.name:
                 columns += _grid_columns(quantity, name, grid, ucd=ucds[quantity.name])
@@ -145,10 +151,18 @@ def correlated_pairs(parameters: Sequence[ParameterInfo]) -> Iterator[tuple[str,
 
 
 def _quantity_columns(
-    quantity: Quantity, name: str, levels: Sequence[float], *, ucd: str, observed: str
+    quantity: Quantity, name: str, levels: Sequence[float], *, ucd: str, observed: str, length: int
 ) -> Iterator[ResultColumn]:
-    """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels."""
+    """Yield the columns of one quantity: quantiles, other statistics, and the label of a parameter that has labels; of a vector itself.
+
+    `length` is that of a vector; 0: it is a number.
+    """
     what = f"{_described(quantity)}{observed}"
+    if length:
+        vector = ColumnKey(Statistic.VECTOR, quantity.name)
+        plain = vector.column(name, unit=quantity.unit, ucds=(ucd,), what=what, length=length)
+        yield replace(plain, length=length)
+        return
     keys = [ColumnKey(Statistic.QUANTILE, quantity.name, level=level) for level in levels]
     keys += [ColumnKey(statistic, quantity.name) for statistic in SCALARS]
     yield from (key.column(name, unit=quantity.unit, ucds=(ucd,), what=what) for key in keys)
@@ -166,9 +180,7 @@ def _grid_columns(quantity: Quantity, name: str, grid: DensityGrid, *, ucd: str)
             plain = key.column(name, unit=_inverse(quantity.unit), ucds=(ucd,), **words)
             yield replace(plain, length=grid.bins, grid=(grid.low, grid.high))
         else:
-            yield key.column(
-                name, unit="" if statistic is Statistic.PEAKS else quantity.unit, ucds=(ucd,), **words
-            )
+            yield key.column(name, unit="" if statistic in COUNTS else quantity.unit, ucds=(ucd,), **words)
 
 
 def _inverse(unit: str) -> str:

@@ -91,7 +91,7 @@ class Sampler:
     executor : executor of the network
     images : (object, band, y, x) float32, finite, in the bundle's unit; for up to `GROUP_OBJECTS` objects
     batch : largest number of rows that run at a time
-    auxiliary : (object, auxiliary input) float32, finite; None for a network that takes none
+    auxiliary : (object, number) float32, finite; None for a network that takes none
 
     Attributes
     ----------
@@ -281,7 +281,7 @@ def run_passes(
     images : (object, band, y, x) float32, finite, in the bundle's unit
     keys : (object, pass) int64, from which the masks are drawn
     batch : largest number of rows that run at a time
-    auxiliary : (object, auxiliary input) float32, finite; None for a network that takes none
+    auxiliary : (object, number) float32, finite; None for a network that takes none
     executor : executor of the bundle; None: its own script on the CPU
     """
     executor = executor or ScriptExecutor(bundle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ def schedule(
     *,
     has_dropout: bool = True,
     is_point: bool = False,
+    is_vector: bool = False,
     start: int = FIRST_CHECKPOINT,
 ) -> tuple[int, ...]:
     """Return the checkpoints: rising numbers of passes after which objects may stop, up to the largest number.
@@ -56,8 +58,12 @@ def schedule(
     has_dropout : whether the network's passes differ; if not, one pass is enough
     is_point : whether passes are single values. From passes that are distributions, method `samples` draws once per pass, so
         that it needs many even if all are equal
+    is_vector : whether the mean over the passes is all that is wanted
     start : first checkpoint where the settings state no `min_passes`
     """
+    if is_vector and has_dropout and posterior.passes == "adaptive":
+        # The error of a mean over n passes is 1 / sqrt(n) of the scatter between them, whatever the object.
+        return (min(posterior.max_passes, math.ceil(1.0 / posterior.tolerance**2)),)
     if not has_dropout and (posterior.method == "mixture" or is_point):
         return (1,)
     if isinstance(posterior.passes, int):

@@ -14,11 +14,12 @@ from galbatch.core.columns import (
     HPD_STATISTICS,
     MC_ERROR,
     NO_TEXT,
+    PARTS_STATISTICS,
     ColumnKey,
     Scope,
     Statistic,
 )
-from galbatch.core.photoz import GridDensities, density_peaks, shortest_intervals
+from galbatch.core.photoz import GridDensities, density_peaks, highest_density_parts, shortest_intervals
 from galbatch.models.bundle import Ensemble
 from galbatch.models.inference.results import correlated_pairs
 from galbatch.models.inference.sampling import RawPasses
@@ -127,6 +128,10 @@ def _columns_of_some(
     """Return the columns of a few objects; parameters as for `columns_of`."""
     passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, method=method)
     metadata = ensemble.metadata
+    if ensemble.is_vector:
+        (parameter,) = metadata.parameters
+        vector = {ColumnKey(Statistic.VECTOR, parameter.name): passes.mean.mean(axis=1)}
+        return vector | _feature_values(raws[0], metadata.n_top_features)
     found: Values = {}
     errors = []
     for quantity in quantities_of(metadata.parameters):
@@ -212,6 +217,9 @@ def _grid_values(posterior: Passes, grid: DensityGrid, parameters: Sequence[Para
     for level, statistics in HPD_STATISTICS.items():
         ends = shortest_intervals(edges, densities.mass, level)
         found |= {ColumnKey(one, quantity.name): ends[:, i] for i, one in enumerate(statistics)}
+    for level, statistic in PARTS_STATISTICS.items():
+        parts = highest_density_parts(edges, densities.mass, level)
+        found[ColumnKey(statistic, quantity.name)] = parts
     return found
 
 
@@ -261,7 +269,7 @@ def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArra
 
     Parameters
     ----------
-    found : result columns (object,)
+    found : result columns (object,), of a vector (object, number)
     may_miss : names of quantities that may be NaN, too
     """
     # A number beyond 3.4e38 is finite in float64, and infinite in the catalog.
@@ -274,7 +282,8 @@ def all_finite(found: Values, *, may_miss: Set[str] = frozenset()) -> npt.NDArra
                 and key.statistic.scope is not Scope.RANK
                 and key.statistic not in GRID_STATISTICS
             ):
-                is_good = np.isfinite(column.astype(np.float32))
+                # A vector is of one piece.
+                is_good = np.isfinite(column.astype(np.float32)).reshape(len(good), -1).all(axis=1)
                 may_be_nan = key.quantity in may_miss or key.statistic in MOMENTS
                 good &= is_good | np.isnan(column) if may_be_nan else is_good
     return good

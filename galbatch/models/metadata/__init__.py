@@ -10,19 +10,16 @@ from galbatch.models.metadata.disagreement import (
     DisagreementInfo,
     PhotometryFit,
 )
+from galbatch.models.metadata.inputs import STRICT, AuxiliaryInput, ImageInfo, InputInfo, n_numbers
 from galbatch.models.metadata.names import RENAMED_FIELDS, with_current_names
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.reading import HeadRules, parse_metadata, write_metadata
 from galbatch.models.metadata.schema import (
-    STRICT,
-    AuxiliaryInput,
     BundleMetadata,
     CalibrationInfo,
     DomainInfo,
     HeadInfo,
     HeadOptions,
-    ImageInfo,
-    InputInfo,
     LabelInfo,
     ParameterInfo,
     Range,
@@ -52,6 +49,7 @@ __all__ = [
     "Range",
     "ResultTable",
     "StoppingInfo",
+    "n_numbers",
     "parse_metadata",
     "with_current_names",
     "write_metadata",

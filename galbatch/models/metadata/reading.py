@@ -42,6 +42,9 @@ def write_metadata(metadata: BundleMetadata) -> str:
             del data[name]
     if not metadata.input.more_grids:
         del data["input"]["more_grids"]
+    for section in (data["head"], *data["input"]["auxiliary_inputs"]):
+        if not section["length"]:
+            del section["length"]
     # The kind comes first in the file, as the options mean nothing without it; a dataclass has inherited fields first.
     # Bundles whose quantities state no UCD have the same bytes as before there was one.
     data["parameters"] = [

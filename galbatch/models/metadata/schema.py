@@ -1,180 +1,38 @@
-"""The fields of a bundle's metadata: input, head, parameters, domain, calibration, origin.
+"""The fields of a bundle's metadata: head, parameters, domain, calibration, origin.
 
 Frozen dataclasses; `parse_metadata` makes them from JSON and refuses unknown keys and wrong types.
 """
 
 # No postponed annotations: config looks for the nearest known key in the classes the fields name.
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from galbatch.core.columns import Statistic
-from galbatch.core.types import Grid, njy_per_unit
 from galbatch.core.ucds import is_redshift, quantity_ucd, ucd_problems
 from galbatch.models.metadata.disagreement import DisagreementInfo
+from galbatch.models.metadata.inputs import STRICT, InputInfo
 from galbatch.models.metadata.prior import PriorInfo
 from galbatch.models.metadata.stopping import StoppingInfo
 
 __all__ = [
-    "STRICT",
-    "AuxiliaryInput",
     "BundleMetadata",
     "CalibrationInfo",
     "DomainInfo",
     "HeadInfo",
     "HeadOptions",
-    "ImageInfo",
-    "InputInfo",
     "LabelInfo",
     "ParameterInfo",
     "Range",
     "ResultTable",
 ]
 
-# Pydantic reads it as each class's `__pydantic_config__`: an unknown key is an error, so that a misspelled one is not ignored.
-STRICT: dict[str, Any] = {"extra": "forbid"}
 Range = tuple[float, float]
 # Each share is a pass to summarize; with a hundred, any weight is met to half a percent.
 MOST_SHARES = 100
-
-
-@dataclass(frozen=True)
-class AuxiliaryInput:
-    """A number per object that a network takes with the image or without one, such as E(B-V) or a catalog color.
-
-    Attributes
-    ----------
-    name : name of the input, and of the object list's column unless ``[[models]] auxiliary_inputs`` names another
-    unit : unit in VOUnits; "" for a number without unit
-    description : text for human readers
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    name: str
-    unit: str = ""
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """The images of one grid: (object, band, y, x) float32; attributes as those of `InputInfo`."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    bands: tuple[str, ...]
-    size_px: int
-    pixel_scale_arcsec: float
-    unit: str
-    zero_point_mag: float
-    background: str = ""
-    release: str = ""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (band, y, x) of the images."""
-        return len(self.bands), self.size_px, self.size_px
-
-    @property
-    def grid(self) -> Grid:
-        """The size and pixel scale of the cutouts."""
-        return Grid(self.size_px, self.pixel_scale_arcsec)
-
-    @property
-    def njy_per_unit(self) -> float:
-        """The flux in nJy of one unit of the pixels."""
-        return njy_per_unit(self.zero_point_mag)
-
-
-@dataclass(frozen=True)
-class InputInfo:
-    """The input of a network: images (object, band, y, x) float32, with or without numbers per object, or such numbers alone.
-
-    Attributes
-    ----------
-    bands : names of the bands, in the order of the axis; empty, with a size and scale of 0, for a network that takes no pixels
-    size_px, pixel_scale_arcsec : side of the cutouts in pixels, and their pixel scale
-    unit : name of the pixel values' unit
-    zero_point_mag : AB zero point of the unit: 27.0 for HSC's ADU, 31.4 for nJy; None for a network that takes no pixels
-    background : how the sky was subtracted; the words before a colon are compared with the survey's
-    release : data release of the training images; "" if they belong to none
-    dereddened : whether the fluxes of the training images were corrected for Galactic extinction; None: not stated
-    auxiliary_inputs : numbers per object that the script's `prefix` takes after the images, or alone, (object, auxiliary
-        input) float32
-    more_grids : further images on grids of their own, such as those of other surveys; the script's `prefix` then takes a list
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    bands: tuple[str, ...] = ()
-    size_px: int = 0
-    pixel_scale_arcsec: float = 0.0
-    unit: str = ""
-    zero_point_mag: float | None = None
-    background: str = ""
-    release: str = ""
-    dereddened: bool | None = None
-    auxiliary_inputs: tuple[AuxiliaryInput, ...] = ()
-    more_grids: tuple[ImageInfo, ...] = ()
-
-    @property
-    def images(self) -> tuple[ImageInfo, ...]:
-        """The images of each grid, the first one's first."""
-        own = (getattr(self, field.name) for field in fields(ImageInfo))
-        return (ImageInfo(*own), *self.more_grids) if self.bands else ()
-
-    @property
-    def all_bands(self) -> tuple[str, ...]:
-        """The bands of all grids, in their order."""
-        return tuple(band for one in self.images for band in one.bands)
-
-    @property
-    def takes_pixels(self) -> bool:
-        """Whether the network takes images, not numbers alone."""
-        return bool(self.bands)
-
-    @property
-    def grid(self) -> Grid | None:
-        """The size and pixel scale of the cutouts that the network takes; None if it takes no pixels."""
-        return Grid(self.size_px, self.pixel_scale_arcsec) if self.takes_pixels else None
-
-    @property
-    def njy_per_unit(self) -> float:
-        """The flux in nJy of one unit of the pixels; 1 for a network that takes none."""
-        return 1.0 if self.zero_point_mag is None else njy_per_unit(self.zero_point_mag)
-
-    @property
-    def text(self) -> str:
-        """The input in words, for human readers: ``images in g, r and z_best``."""
-        numbers = ", ".join(one.name for one in self.auxiliary_inputs)
-        images = f"images in {', '.join(self.all_bands)}" if self.takes_pixels else ""
-        return " and ".join(part for part in (images, numbers) if part)
-
-    def problems(self) -> list[str]:
-        """Return messages on values that contradict each other; empty if there are none."""
-        problems = []
-        if not self.bands and not self.size_px and not self.pixel_scale_arcsec:
-            if not self.auxiliary_inputs:
-                problems.append(
-                    "input must have bands with a size and a pixel scale, auxiliary_inputs, or both"
-                )
-        elif self.size_px < 1 or self.pixel_scale_arcsec <= 0 or not self.bands:
-            problems.append("input must have a size, a pixel scale above 0 and bands")
-        elif not self.unit or self.zero_point_mag is None:
-            problems.append("input must state unit and zero_point_mag of the pixels")
-        names = [one.name for one in self.auxiliary_inputs]
-        if len(set(names)) != len(names):
-            problems.append(f"input: auxiliary_inputs must differ in name, found {names}")
-        if any(
-            grid.size_px < 1 or grid.pixel_scale_arcsec <= 0 or not grid.bands for grid in self.more_grids
-        ):
-            problems.append("input: more_grids must each have a size, a pixel scale above 0 and bands")
-        if self.more_grids and not self.bands:
-            problems.append("input: more_grids go on from a first grid, whose bands are missing")
-        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +43,7 @@ class HeadOptions:
     ----------
     edges : edges of the bins of a binned head: for each parameter a rising sequence in its physical unit; None for other kinds
     components : number of Gaussians of a mixture head; 0 for other kinds
+    length : number of numbers of a vector head; 0 for other kinds
     """
 
     edges: Annotated[
@@ -192,6 +51,7 @@ class HeadOptions:
         Field(description="binned: the rising edges of each parameter's bins, in its physical unit"),
     ] = None
     components: Annotated[int, Field(ge=0, description="mixture: the number of Gaussians")] = 0
+    length: Annotated[int, Field(ge=0, description="vector: how many numbers it has")] = 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def prefix_arguments(images: Tensor, auxiliary: Tensor | None) -> tuple[Tensor, 
     Parameters
     ----------
     images : (object, band, y, x) float32; without bands for a network that takes columns alone
-    auxiliary : (object, auxiliary input) float32; None for a network that takes none
+    auxiliary : (object, number) float32; None for a network that takes none
     """
     given = images if images.shape[1] else None
     return tuple(part for part in (given, auxiliary) if part is not None)

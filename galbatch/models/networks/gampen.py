@@ -164,7 +164,7 @@ class Gampen(nn.Module):
         Parameters
         ----------
         images : (object, band, y, x) float32, in the bundle's unit; one band, or as many as the network has channels
-        auxiliary : (object, auxiliary input) float32; None for a network that takes none
+        auxiliary : (object, number) float32; None for a network that takes none
 
         Returns
         -------

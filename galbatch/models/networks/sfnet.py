@@ -121,7 +121,7 @@ class Sfnet(nn.Module):
         Parameters
         ----------
         images : (object, band, y, x) float32, in the bundle's unit
-        auxiliary : (object, auxiliary input) float32; None for a network that takes none
+        auxiliary : (object, number) float32; None for a network that takes none
 
         Returns
         -------

@@ -10,6 +10,7 @@ from torch import nn
 
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle
+from galbatch.models.metadata import n_numbers
 from galbatch.models.networks import (
     AUXILIARY_MODULES,
     AuxiliaryInputs,
@@ -41,7 +42,7 @@ def build_network(settings: TrainingSettings, size_px: int) -> Network:
     UsageError
         The images are too small for the architecture, or it has fewer features than are to be kept.
     """
-    n_auxiliary, rate = len(settings.auxiliary_inputs), settings.dropout_rate or 0.0
+    n_auxiliary, rate = n_numbers(settings.auxiliary_inputs), settings.dropout_rate or 0.0
     shared: dict[str, Any] = {"width": settings.width, "dropout_rate": rate, "n_auxiliary": n_auxiliary}
     # Torch initializes from its global generator. Its state is restored, as a training must not change the draws of others.
     with torch.random.fork_rng():

@@ -47,7 +47,7 @@ class Extras:
     Attributes
     ----------
     object_id : (object,) int64 or str, ids that decide on the split; None: the rows' numbers, from 0
-    auxiliary : (object, auxiliary input) float32, in the order of the settings; None: the network takes none
+    auxiliary : (object, number) float32, in the order of the settings; None: the network takes none
     weight : (object,) float32, weight of each object's loss, above 0; None: all equal
     psf_fwhm_arcsec, sky_sigma_njy : (object, band) float32, NaN where not known, for the bundle's domain; None: the PSF is not
         known, and the sky noise is measured in the images

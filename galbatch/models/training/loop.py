@@ -93,7 +93,7 @@ class TrainingTensors:
     scale : factor from nJy to the network's unit
     target : (object, parameter) float32, standardized labels
     limits : (2, parameter) float32, standardized lower and upper limits; infinite where there are none
-    auxiliary : (object, auxiliary input) float32; None for a network that takes none
+    auxiliary : (object, number) float32; None for a network that takes none
     weight : (object,) float32, weight of each object's loss, 1 on average over the training set; None: all equal
     """
 

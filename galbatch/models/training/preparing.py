@@ -12,7 +12,7 @@ from galbatch.core.types import njy_per_unit
 from galbatch.errors import UsageError
 from galbatch.models.bundle import Bundle
 from galbatch.models.heads import LIKELIHOOD, head_of, loss_of
-from galbatch.models.metadata import ParameterInfo
+from galbatch.models.metadata import ParameterInfo, n_numbers
 from galbatch.models.posterior import fitted, output_limits, to_output
 from galbatch.models.training.data import (
     Extras,
@@ -46,12 +46,12 @@ def check_arrays(images: ImageRows, labels: Labels, settings: TrainingSettings, 
         raise UsageError(f"labels must be (object, parameter) = {expected}, found {labels.shape}")
     if settings.size_px not in (None, shape[2]):
         raise UsageError(f"size_px is {settings.size_px}, and the images have {shape[2]} px")
-    n_auxiliary = len(settings.auxiliary_inputs)
+    n_auxiliary = n_numbers(settings.auxiliary_inputs)
     # Given for a network that takes none is an error, too: they would be left out without a word.
     found = None if extras.auxiliary is None else extras.auxiliary.shape
     if found != ((shape[0], n_auxiliary) if n_auxiliary else None):
         raise UsageError(
-            f"auxiliary inputs must be (object, auxiliary input) = {(shape[0], n_auxiliary)}, found {found}"
+            f"auxiliary inputs must be (object, number) = {(shape[0], n_auxiliary)}, found {found}"
         )
     if head_of(settings.head_info).is_classes:
         _check_classes(labels)

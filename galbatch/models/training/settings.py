@@ -116,12 +116,15 @@ class TrainingSettings(HeadOptions):
     auxiliary_inputs: Annotated[
         tuple[AuxiliaryInput, ...],
         _help(
-            "auxiliary inputs: numbers per object that the network takes with the image, or an mlp alone, one [[auxiliary_inputs]] each: name (of the labels' column), unit, description"
+            "auxiliary inputs: numbers or vectors per object that the network takes with the image, or an mlp alone, one [[auxiliary_inputs]] each: name "
+            "(of the labels' column), unit, description, length (of a vector, whose column holds lists)"
         ),
     ] = ()
     head: Annotated[
         Annotated[str, AfterValidator(_known_head)] | None,
-        _help(f"{', '.join(HEADS)}; empty: {POINT} for sfnet, else {GAUSSIAN}"),
+        _help(
+            f"{', '.join(kind for kind in HEADS if not HEADS[kind].is_vector)}; empty: {POINT} for sfnet, else {GAUSSIAN}"
+        ),
     ] = None
     loss: Annotated[
         Annotated[str, AfterValidator(_known_loss)] | None,
@@ -290,6 +293,10 @@ def parse_settings(data: Mapping[str, Any], *, source: str) -> TrainingSettings:
 def _contradictions(settings: TrainingSettings) -> list[str]:
     """Return messages on values that contradict each other; empty if there are none."""
     problems = _wrong_networks(settings)
+    if head_of(settings.head_info).is_vector:
+        problems.append(
+            f"head: {settings.head} is of converted networks and is not trained; make each number a parameter of a {POINT} head"
+        )
     if settings.loss not in (known := losses_of(head_of(settings.head_info))):
         problems.append(
             f"loss: {settings.loss} is no loss of head {settings.head}, which has {', '.join(known)}"

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from galbatch.config import FlagsConfig, ObjectsConfig
 from galbatch.core.columns import DEC, ID, RA
-from galbatch.core.flags import PixelFlag
+from galbatch.core.flags import PixelFlag, count_flags
 from galbatch.objects.checking.cuts import Cut, cut_rules, usual_cuts
 from galbatch.objects.checking.names import guess_columns, magnitude_columns
 from galbatch.objects.checking.notes import Positions, list_notes
 from galbatch.objects.checking.rows import CheckedCatalog, CheckedList, CheckedRows
 from galbatch.objects.hats import examined_hats, first_leaf, position_names
-from galbatch.objects.reading import examine, input_columns, kept_names, psf_widths
+from galbatch.objects.reading import InputColumns, examine, input_columns, kept_names, psf_widths
 from galbatch.objects.region import Region, region_of
 from galbatch.objects.rows import ListCounts
 from galbatch.objects.sources import is_hats
@@ -96,7 +96,7 @@ class Feeding:
     flags : radii of the flags that other objects set
     """
 
-    inputs: tuple[str, ...] = ()
+    inputs: InputColumns = field(default_factory=dict)
     wheres: Mapping[str, str | None] = field(default_factory=dict)
     flags: FlagsConfig = field(default_factory=FlagsConfig)
 
@@ -144,6 +144,7 @@ def check_objects(
     found = _Examined.of(rows)
     n_selected, n_unfed = _taken(rows, feeding)
     bits = np.concatenate([np.zeros(0, np.int32), *rows.object_flags(feeding.flags)])
+    n_neighbor, n_duplicate = count_flags(bits, [PixelFlag.NEIGHBOR, PixelFlag.DUPLICATE_POSITION])
     cuts, n_cut = usual_cuts(rows.blocks, rules)
     notes = list_notes(
         rows.blocks, rows.objects, names=names, magnitudes=magnitudes, positions=found.positions
@@ -155,8 +156,8 @@ def check_objects(
         n_columns=len(names),
         id_kind=found.id_kind,
         positions=found.positions,
-        n_neighbor=int(np.count_nonzero(bits & PixelFlag.NEIGHBOR)),
-        n_duplicate=int(np.count_nonzero(bits & PixelFlag.DUPLICATE_POSITION)),
+        n_neighbor=n_neighbor,
+        n_duplicate=n_duplicate,
         refusals=found.refusals,
         cuts=cuts,
         n_cut=n_cut,
@@ -244,8 +245,9 @@ def _taken(rows: CheckedRows, feeding: Feeding) -> tuple[dict[str, int], dict[st
     n_selected, n_unfed = dict.fromkeys(feeding.wheres, 0), dict.fromkeys(feeding.inputs, 0)
     for table in rows.blocks(list(dict.fromkeys(_taken_columns(objects, feeding)))):
         psf_widths(objects.path, table, columns=objects.psf_fwhm_arcsec)  # only for what it refuses
-        for name, values in input_columns(objects.path, table, names=feeding.inputs).items():
-            n_unfed[name] += int(np.count_nonzero(~np.isfinite(values)))
+        for name, values in input_columns(objects.path, table, feeding.inputs).items():
+            lacks = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            n_unfed[name] += int(np.count_nonzero(lacks))
         columns = _catalog_columns(objects, table) if any(feeding.wheres.values()) else {}
         for name, where in feeding.wheres.items():
             n_selected[name] += int(np.count_nonzero(select_rows(columns, len(table), where)))

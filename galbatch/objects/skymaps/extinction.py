@@ -128,7 +128,7 @@ def _healpix(hdu: fits.BinTableHDU, config: ExtinctionConfig, where: str) -> Dus
     values = _numbers(hdu, column, where)
     values = np.where(values > UNSEEN, values, np.nan)
     explicit = next((name for name in hdu.columns.names if name.upper() == "PIXEL"), None)
-    pixels = None if explicit is None else _whole(_numbers(hdu, explicit, where), explicit, where)
+    pixels = None if explicit is None else _pixels(hdu, explicit, where, n_pixels=12 * nside**2)
     if len(values) != (12 * nside**2 if pixels is None else len(pixels)) or not len(values):
         expected = f"12 NSIDE^2 = {12 * nside**2}, or a column PIXEL"
         raise ObjectListError(f"{where}: column {column} has {len(values)} values; expected {expected}")
@@ -154,10 +154,14 @@ def _numbers(hdu: fits.BinTableHDU, column: str, where: str) -> Floats:
     return found.astype(np.float64).ravel()
 
 
-def _whole(numbers: Floats, column: str, where: str) -> npt.NDArray[np.int64]:
+def _pixels(hdu: fits.BinTableHDU, column: str, where: str, *, n_pixels: int) -> npt.NDArray[np.int64]:
     """Return the numbers (pixel,) of a column of pixels as integers."""
-    if not np.all(numbers == np.floor(numbers)):
-        raise ObjectListError(f"{where}: column {column} holds numbers that are no pixel, such as NaN")
+    numbers = _numbers(hdu, column, where)
+    is_pixel = (numbers == np.floor(numbers)) & (numbers >= 0) & (numbers < n_pixels)
+    if not is_pixel.all():
+        raise ObjectListError(
+            f"{where}: column {column} holds {numbers[~is_pixel][0]:.17g}; expected numbers of pixels, 0 to 12 NSIDE^2 - 1 = {n_pixels - 1}"
+        )
     return numbers.astype(np.int64)
 
 

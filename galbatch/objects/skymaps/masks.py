@@ -1,4 +1,4 @@
-"""Survey masks at positions: regions of ds9, MOCs, HealSparse maps."""
+"""Survey masks at positions: regions of ds9, MOCs, HealSparse maps, polygons of mangle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ Floats = npt.NDArray[np.float64]
 Mask = Callable[[Floats, Floats], npt.NDArray[np.bool_]]
 """Which positions lie inside, (position,) bool, of right ascensions and declinations (position,) in deg."""
 
-MANGLE = (".ply", ".pol", ".vrt", ".mangle")
+MANGLE = (".ply", ".pol", ".mangle")
+"""Endings of files of mangle's polygons, as surveys distribute them."""
+
 WITHOUT_AREA = ("point", "line", "text", "vector", "ruler", "compass", "projection", "segment")
 """Shapes of ds9 that no position lies in, as ds9 writes them and as the names of regions' classes begin."""
 
@@ -43,16 +45,14 @@ def open_mask(config: MaskConfig) -> Mask:
         There is no such file, it is of no kind that is read, or a region is in pixels of an image that is not known, in a frame or of a shape
         that is not read.
     MissingPackage
-        A HealSparse map without the package healsparse.
+        A HealSparse map without the package healsparse, or polygons of mangle without pymangle.
     """
     where = f"run.toml: [[masks]] {config.name}: {config.path}"
     lower = config.path.lower()
-    if lower.endswith(MANGLE):
-        raise ObjectListError(
-            f"{where}: polygons of mangle are not read; write them as regions of ds9 (poly2poly -od..) or as a MOC (mocpy)"
-        )
     if not storage.exists(config.path):
         raise ObjectListError(f"{where}: there is no such file")
+    if lower.endswith(MANGLE):
+        return _mangle(config.path, where)
     if lower.endswith(".reg"):
         return _ds9(config.path, where)
     if _is_healsparse(config.path):
@@ -62,7 +62,7 @@ def open_mask(config: MaskConfig) -> Mask:
     except ObjectListError as error:
         reason = str(error).rpartition(f"{config.path}: ")[2]
         raise ObjectListError(
-            f"{where}: {reason}; a mask is a MOC, a HealSparse map, or regions of ds9 (.reg)"
+            f"{where}: {reason}; a mask is a MOC, a HealSparse map, regions of ds9 (.reg), or polygons of mangle (.ply, .pol)"
         ) from None
     assert found is not None, "a MOC is a region"
     return found.contains
@@ -86,6 +86,25 @@ def _healsparse(path: str, where: str) -> Mask:
         # A wide mask has several bytes for each position.
         nonzero = values.astype(bool) if values.ndim == 1 else values.astype(bool).any(axis=1)
         return np.asarray(has_value & nonzero)
+
+    return contains
+
+
+def _mangle(path: str, where: str) -> Mask:
+    pymangle = require("pymangle", where=where)
+    copy = storage.local_copy(path, sha256=None)
+    try:
+        found = pymangle.Mangle(str(copy))
+    except OSError:
+        raise ObjectListError(
+            f"{where}: is no file of polygons as mangle writes it, in text with the caps of each; write it so with mangle's poly2poly -op"
+        ) from None
+
+    def contains(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.bool_]:
+        # pymangle refuses to look up no position at all.
+        if not len(ra_deg):
+            return np.zeros(0, np.bool_)
+        return np.asarray(found.weight(ra_deg, dec_deg) != 0)
 
     return contains
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from astropy.io import fits
+from astropy.io.votable import from_table
 from astropy.table import Column, MaskedColumn, Table
 from astropy.units import UnitBase, UnitScaleError
 from astropy.utils.exceptions import AstropyWarning
@@ -43,9 +44,10 @@ def write_table(path: str, table: pa.Table) -> None:
 
     The field metadata ``unit``, ``description`` and ``ucd`` become those of the columns in all formats but CSV. FITS has
     them as TUNIT, TCOMM and TUCD, and as comments that astropy reads. Where a format lacks a type, the values are written
-    in another that keeps them: dates and times as ISO 8601 text, lists and structs as JSON text, binary data as
+    in another that keeps them: dates and times as ISO 8601 text, lists of varying length and structs as JSON text, binary data as
     hexadecimal text, small and unsigned integers as wider ones, booleans with nulls as 0 and 1. Decimals become float64
-    in FITS, ECSV and VOTable. In FITS, which is ASCII, other characters are escaped as in Python, by a backslash and
+    in FITS, ECSV and VOTable. A missing integer is the least one of its type that the column has not, stated as TNULL in FITS
+    and by VALUES null in VOTable. In FITS, which is ASCII, other characters are escaped as in Python, by a backslash and
     their code.
 
     Raises
@@ -72,9 +74,7 @@ def _encoded(table: pa.Table, suffix: str) -> bytes:
         text = io.StringIO()
         astropy_table(table).write(text, format="ascii.ecsv")
         return text.getvalue().encode()
-    buffer = io.BytesIO()
-    astropy_table(table).write(buffer, format="votable")
-    return buffer.getvalue()
+    return _as_votable(astropy_table(table))
 
 
 def _as_parquet(table: pa.Table) -> bytes:
@@ -96,8 +96,23 @@ def csv_table(table: pa.Table) -> pa.Table:
     return pa.table(columns, names=table.column_names)
 
 
+def _as_votable(table: Table) -> bytes:
+    """Return a VOTable file, whose fields state which integer stands for a missing one."""
+    nulls = _fill_integers(table)
+    votable = from_table(table)
+    for field in votable.get_first_table().fields:
+        field.values.null = nulls.get(field.name)
+    buffer = io.BytesIO()
+    votable.to_xml(buffer)
+    return buffer.getvalue()
+
+
 def _as_fits(table: Table) -> bytes:
-    """Return a FITS file with a binary table, whose cards TCOMMn and TUCDn say what astropy says in comments only."""
+    """Return a FITS file with a binary table, whose cards TCOMMn and TUCDn say what astropy says in comments only.
+
+    TNULLn is the integer that stands for a missing one.
+    """
+    nulls = _fill_integers(table)
     # astropy refuses units that are multiples in FITS, as hourangle is of deg: their text is all that a card needs.
     units = {column.name: _text_of_multiple(column.unit) for column in table.itercols()}
     for name in filter(units.get, units):
@@ -108,16 +123,39 @@ def _as_fits(table: Table) -> bytes:
         header = hdus[1].header
         for number, column in enumerate(table.itercols(), 1):
             stated = {
-                "TUNIT": units[column.name],
+                "TUNIT": units[column.name] or None,
+                "TNULL": nulls.get(column.name),
                 "TCOMM": column.description,
                 "TUCD": column.meta.get("ucd"),
             }
-            for key, text in stated.items():
-                if text:
-                    header[f"{key}{number}"] = text
+            for key, value in stated.items():
+                if value is not None:
+                    header[f"{key}{number}"] = value
         result = io.BytesIO()
         hdus.writeto(result)
     return result.getvalue()
+
+
+def _fill_integers(table: Table) -> dict[str, int]:
+    """Fill masked columns of integers, in place, and return the integer that stands for a missing one, by the column's name.
+
+    astropy's writers take 999999 for all columns, so that an id of this value would be missing too, and know none for arrays.
+    """
+    nulls: dict[str, int] = {}
+    for column in list(table.itercols()):
+        if column.dtype.kind in "iu" and isinstance(column, MaskedColumn):
+            nulls[column.name] = _unused_integer(column.compressed())
+            filled = column.filled(nulls[column.name])
+            table.replace_column(column.name, filled)
+    return nulls
+
+
+def _unused_integer(values: np.ndarray[Any, Any]) -> int:
+    """Return the least integer of a type that is none of some values."""
+    taken = np.unique(values)
+    # Values that are taken from the least one on without a gap.
+    n_taken = np.argmin(np.append(taken == np.iinfo(values.dtype).min + np.arange(len(taken)), False))
+    return int(np.iinfo(values.dtype).min + n_taken)
 
 
 def _text_of_multiple(unit: UnitBase | None) -> str:
@@ -142,7 +180,7 @@ def astropy_table(table: pa.Table, *, ascii_only: bool = False, for_file: bool =
         Whether characters beyond ASCII are escaped, for FITS.
     for_file : bool
         Whether integers and booleans become what FITS and VOTable have. If not, they keep their types, with masks: unsigned ones
-        beyond 2^63, booleans with nulls, and vectors of integers with nulls, which are text in files.
+        beyond 2^63, booleans with nulls, and vectors of unsigned integers of 64 bits, which are text in files.
     """
     result = Table()
     for field in table.schema:
@@ -189,9 +227,8 @@ def _plain_column(column: pa.Array, *, in_csv: bool) -> pa.Array:
     # JSON, because every language reads it; `default=str` writes dates and decimals inside of lists.
     if types.is_nested(kind):
         if not in_csv and _is_regular(column):
-            # FITS and VOTable have no half precision.
-            is_half = kind.value_type == pa.float16()
-            return column.cast(pa.list_(pa.float32(), _vector_length(column))) if is_half else column
+            wider = _wider(kind.value_type, has_nulls=_has_nulls(column))
+            return column.cast(pa.list_(wider, _vector_length(column)))
         return _as_text(column, lambda value: json.dumps(value, default=str))
     if types.is_decimal(kind):
         return _as_text(column, str) if in_csv else column.cast(pa.float64())
@@ -206,7 +243,18 @@ def _widened(column: pa.Array) -> pa.Array:
         return column.cast(pa.string() if too_large else pa.int64())
     if pa.types.is_boolean(column.type) and column.null_count:
         return column.cast(pa.int8()).cast(pa.int16())
-    return column.cast(WIDER.get(column.type, column.type))
+    return column.cast(_wider(column.type, has_nulls=_has_nulls(column)))
+
+
+def _wider(kind: pa.DataType, *, has_nulls: bool) -> pa.DataType:
+    """Return the type of numbers that FITS and VOTable have for those of `kind`, in which one more value may stand for null."""
+    # All 256 values of a byte may be taken.
+    return pa.int16() if has_nulls and kind == pa.uint8() else WIDER.get(kind, kind)
+
+
+def _has_nulls(column: pa.Array) -> bool:
+    """Return whether a value is null, in a column of lists also one within a list."""
+    return bool(column.null_count or (pa.types.is_nested(column.type) and column.flatten().null_count))
 
 
 def _as_text(column: pa.Array, text: Callable[[Any], str]) -> pa.Array:
@@ -214,17 +262,12 @@ def _as_text(column: pa.Array, text: Callable[[Any], str]) -> pa.Array:
 
 
 def _is_regular(column: pa.Array) -> bool:
-    """Return whether a column of lists is an array (object, value): of floats, which may be null, or of integers without a null."""
+    """Return whether a column of lists is an array (object, value) of numbers, which may be null."""
     if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return False
     kind = column.type.value_type
-    # Formats write a float that is missing as NaN; for integers in arrays they have no such value.
-    is_number = pa.types.is_floating(kind) or (
-        pa.types.is_integer(kind)
-        and kind not in WIDER
-        and kind != pa.uint64()
-        and column.null_count + column.flatten().null_count == 0
-    )
+    # Unsigned integers of 64 bits may be larger than all that FITS and VOTable have.
+    is_number = pa.types.is_floating(kind) or (pa.types.is_integer(kind) and kind != pa.uint64())
     return is_number and _vector_length(column) > 1
 
 

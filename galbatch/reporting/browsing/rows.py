@@ -89,8 +89,8 @@ class BrowsedRows:
         raised = [
             RaisedFlag(name, flag, n)
             for name, values in flags.items()
-            for flag in api.flag_texts(table.schema.field(name), -1)
-            if (n := int(np.count_nonzero(values & flag.value)))
+            for n, flag in api.flag_counts_of(table.schema.field(name), values)
+            if n
         ]
         dec = np.asarray(table.column(DEC.name).to_numpy(), np.float64)
         columns = {RA.name: turned if turns else ra, DEC.name: dec}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +20,18 @@ from galbatch.core.photoz import (
     measured_in_bins,
     target_weights,
 )
-from galbatch.core.ucds import is_redshift
 from galbatch.objects import numbers_of, read_table
 from galbatch.reporting.comparison.joining import Joined
 from galbatch.reporting.contents import Quantity
 
-__all__ = ["ComparedRedshift", "RedshiftOptions", "compare_redshifts", "redshift_table"]
+__all__ = [
+    "ComparedRedshift",
+    "RedshiftOptions",
+    "compare_redshifts",
+    "densities_of",
+    "redshift_sample",
+    "redshift_table",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,8 +80,7 @@ class ComparedRedshift:
 
     def rows(self) -> list[tuple[str, BinOfSample]]:
         """Return the rows of tables: a text that says which objects, and their statistics."""
-        texts = [f"{one.name} {one.low:.3g} to {one.high:.3g}" if one.name else "all" for one in self.bins]
-        rows = list(zip(texts, self.bins, strict=True))
+        rows = [(one.text, one) for one in self.bins]
         if self.weighted is not None:
             rows.insert(1, ("all, weighted to the target", self.weighted))
         return rows
@@ -84,15 +89,8 @@ class ComparedRedshift:
 def compare_redshifts(joined: Joined, options: RedshiftOptions) -> tuple[ComparedRedshift, ...]:
     """Return the comparison of each quantity that is a redshift by its UCD; the median of its posterior is z_phot."""
     return tuple(
-        _compared(joined, quantity, options)
-        for quantity in joined.quantities()
-        if is_redshift(_metadata(joined, quantity).get(b"ucd", b"").decode(), quantity.unit)
+        _compared(joined, quantity, options) for quantity in joined.quantities() if quantity.is_redshift
     )
-
-
-def _metadata(joined: Joined, quantity: Quantity) -> Mapping[bytes, bytes]:
-    metadata: Mapping[bytes, bytes] = joined.here.schema.field(quantity.median_column).metadata or {}
-    return metadata
 
 
 def _compared(joined: Joined, quantity: Quantity, options: RedshiftOptions) -> ComparedRedshift:
@@ -102,7 +100,8 @@ def _compared(joined: Joined, quantity: Quantity, options: RedshiftOptions) -> C
     usable = np.isfinite(quantity.median) & np.isfinite(z_spec) & (z_spec > -1)
     binned = {one.name: joined.bin_values(one.name)[usable] for one in joined.bins}
     binned.pop(quantity.parameter, None)  # bins of z_spec mislead
-    sample = replace(_sample(joined, quantity, z_spec, usable), bin_values=binned)
+    whole = redshift_sample(quantity.median, z_spec, densities_of(joined.here, quantity))
+    sample = replace(whole.take(usable), bin_values=binned)
     edges = {"z_phot": equal_bins(sample.z_phot, N_BINS)}
     edges |= {one.name: one.edges(binned[one.name]) for one in joined.bins if one.name in binned}
     numbers = {"n_bootstrap": options.n_bootstrap, "seed": options.seed}
@@ -115,26 +114,30 @@ def _compared(joined: Joined, quantity: Quantity, options: RedshiftOptions) -> C
     return ComparedRedshift(quantity.model, quantity.parameter, column, bins, weighted)
 
 
-def _sample(
-    joined: Joined, quantity: Quantity, z_spec: Floats, usable: npt.NDArray[np.bool_]
-) -> RedshiftSample:
-    """Return the usable objects, with the scores of their densities where the catalog has them on a grid."""
-    whole = RedshiftSample.of_points(quantity.median, z_spec)
-    for column in density_columns(joined.here.schema):
+def densities_of(table: pa.Table, quantity: Quantity) -> GridDensities | None:
+    """Return the densities of a quantity that rows of a catalog have on a grid; None if there is no such column."""
+    for column in density_columns(table.schema):
         if (column.model, column.quantity) == (quantity.model, quantity.parameter):
-            flat = joined.here.column(column.name).combine_chunks().flatten()
-            density = flat.to_numpy(zero_copy_only=False).reshape(len(z_spec), -1).astype(np.float64)
-            grid = GridDensities(column.edges, density * np.diff(column.edges))
-            with np.errstate(divide="ignore"):
-                log_density = np.log(grid.at(z_spec))
-            whole = replace(
-                whole,
-                transform=grid.transform(z_spec),
-                square_integral=grid.square_integral(),
-                log_density=log_density,
-                crps=grid.crps(z_spec),
-            )
-    return whole.take(usable)
+            flat = table.column(column.name).combine_chunks().flatten()
+            density = flat.to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)
+            return GridDensities(column.edges, density * np.diff(column.edges))
+    return None
+
+
+def redshift_sample(z_phot: Floats, z_spec: Floats, densities: GridDensities | None) -> RedshiftSample:
+    """Return estimates (object,) beside known redshifts (object,), with the scores of their densities where these are known."""
+    if densities is None:
+        return RedshiftSample.of_points(z_phot, z_spec)
+    with np.errstate(divide="ignore"):
+        log_density = np.log(densities.at(z_spec))
+    return RedshiftSample.of_points(
+        z_phot,
+        z_spec,
+        transform=densities.transform(z_spec),
+        square_integral=densities.square_integral(),
+        log_density=log_density,
+        crps=densities.crps(z_spec),
+    )
 
 
 def _weights(joined: Joined, usable: npt.NDArray[np.bool_], options: RedshiftOptions) -> Floats:

@@ -21,11 +21,13 @@ class Evidence:
     n_galaxies : number of galaxies
     population : the population that they were drawn from
     rows : a row for each network, parameter and bin
+    without_photon_noise : bands in which the galaxies' own photon noise was not added, as no gain was known
     """
 
     n_galaxies: int
     population: str
     rows: tuple[EvidenceRow, ...]
+    without_photon_noise: tuple[str, ...] = ()
 
     @property
     def all_galaxies(self) -> list[EvidenceRow]:
@@ -44,6 +46,8 @@ class Evidence:
             + ("" if row.coverage68 is None else f", 68 % interval holds {100 * row.coverage68:.0f} %")
             for row in self.all_galaxies
         ]
+        if self.without_photon_noise:
+            parts.append(f"without photon noise of the galaxies in {', '.join(self.without_photon_noise)}")
         return f"{self.n_galaxies} galaxies of population {self.population}; {'; '.join(parts)}"
 
 
@@ -58,6 +62,7 @@ def write_evidence(catalog_path: str, evidence: Evidence) -> None:
         "n_galaxies": evidence.n_galaxies,
         "population": evidence.population,
         "text": evidence.text(),
+        "without_photon_noise": list(evidence.without_photon_noise),
         "rows": [row.as_dict() for row in evidence.rows],
     }
     storage.publish_json(evidence_path(catalog_path), content)
@@ -70,4 +75,6 @@ def read_evidence(catalog_path: str) -> Evidence | None:
     if content is None:
         return None
     rows: Sequence[EvidenceRow] = [EvidenceRow(**row) for row in content["rows"]]
-    return Evidence(content["n_galaxies"], content["population"], tuple(rows))
+    # Evidence of before has no such entry, and no photon noise in any band: its text does not say it either.
+    without = tuple(content.get("without_photon_noise", ()))
+    return Evidence(content["n_galaxies"], content["population"], tuple(rows), without)

@@ -35,25 +35,38 @@ Floats = npt.NDArray[np.float64]
 Places = tuple[Floats, Floats]
 
 
-def bands_of(networks: Sequence[ModelConfig]) -> dict[str, str]:
-    """Return the simulation's band of each band that one of the networks is fed.
+def bands_of(
+    networks: Sequence[ModelConfig], stated: Mapping[str, simulation.BandLight]
+) -> dict[str, simulation.BandLight]:
+    """Return how bright galaxies are in each band that one of the networks is fed: as stated, else by the band's name.
 
     Raises
     ------
     UsageError
-        A band is none of g, r and i, the only ones that simulated galaxies have colors for.
+        A band is none of g, r and i, the only ones that simulated galaxies have colors for, and nothing is stated of it; or one is
+        stated that no network is fed, or that the simulation has.
     """
     fed: list[str] = []
     for network in networks:
         metadata, _ = models.read_bundle_metadata(models.bundle_path(network.bundle[0]))
         fed += network.bands or metadata.input.all_bands
-    found = {band: simulation.simulated_band(band) for band in dict.fromkeys(fed)}
-    if others := [band for band, simulated in found.items() if simulated is None]:
+    for band in stated:
+        own = simulation.BandLight.of_name(band)
+        if band not in fed or (own is not None and own.simulated == band):
+            why = (
+                "simulated galaxies have it"
+                if own is not None
+                else f"networks are fed {', '.join(dict.fromkeys(fed))}"
+            )
+            raise UsageError(f"--band {band}: {why}; leave it out")
+    found = {band: stated.get(band) or simulation.BandLight.of_name(band) for band in dict.fromkeys(fed)}
+    if others := [band for band, light in found.items() if light is None]:
         raise UsageError(
-            f"galbatch inject: networks are fed {', '.join(others)}: simulated galaxies have colors in g, r and i only; run it with a run.toml "
-            "of the networks that take these"
+            f"networks are fed {', '.join(others)}: simulated galaxies have colors in g, r and i only; say how bright they "
+            f"are in others, such as --band {others[0]}=i-0.2 for 0.2 mag brighter than in i, or run it with a run.toml of the networks "
+            "that take g, r and i alone"
         )
-    return {band: simulated for band, simulated in found.items() if simulated is not None}
+    return {band: light for band, light in found.items() if light is not None}
 
 
 def random_places(config: RunConfig, n_galaxies: int, *, seed: int) -> Places:
@@ -72,7 +85,7 @@ def random_places(config: RunConfig, n_galaxies: int, *, seed: int) -> Places:
             return chosen.column(RA.name).to_numpy(), chosen.column(DEC.name).to_numpy()
         if 10 * n_points > MOST_POINTS:
             raise UsageError(
-                f"galbatch inject: {len(points)} of {n_points} random points about the tiles lie in all bands, in the region and under the "
+                f"{len(points)} of {n_points} random points about the tiles lie in all bands, in the region and under the "
                 f"masks; {n_galaxies} are needed"
             )
         n_points *= 10
@@ -102,17 +115,25 @@ def stated_places(path: str) -> Places:
 
 
 def placed_galaxies(
-    config: RunConfig, places: Places, *, population: str, seed: int
+    config: RunConfig,
+    places: Places,
+    *,
+    bands: Mapping[str, simulation.BandLight],
+    population: str,
+    seed: int,
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the object list of the galaxies, and their truth as `simulation.draw_population` gives it, with the same ids.
+    """Return the object list of the galaxies, and their truth in the survey's bands, with the same ids.
 
-    The list has ids, positions, the distance to the nearest object of the user's list, and the truth in columns that begin with ``true_``.
-    Ids follow from population, seed and places, so that other galaxies have other ids.
+    The list has ids, positions, the distance to the nearest object of the user's list, and the truth in columns that begin with ``true_``;
+    its magnitude is that in the first of `bands`. Ids follow from population, seed, bands and places, so that other galaxies have other ids.
     """
     ra, dec = places
-    bands = tuple(dict.fromkeys(bands_of(config.networks).values()))
-    truth = simulation.draw_population(len(ra), bands=bands, population=population, seed=seed)
-    digest = hashlib.sha256(f"{population} {seed} {bands}".encode() + ra.tobytes() + dec.tobytes()).digest()
+    simulated = tuple(dict.fromkeys(light.simulated for light in bands.values()))
+    drawn = simulation.draw_population(len(ra), bands=simulated, population=population, seed=seed)
+    truth = simulation.with_survey_bands(drawn, bands)
+    digest = hashlib.sha256(
+        f"{population} {seed} {list(bands.items())}".encode() + ra.tobytes() + dec.tobytes()
+    ).digest()
     # 41 bits of digest before 20 of numbers: below 2^61, and another injection has other ids.
     first = (int.from_bytes(digest[:8], "little") >> 23) << 20
     ids = pa.array(first + np.arange(len(ra), dtype=np.int64))
@@ -122,7 +143,7 @@ def placed_galaxies(
         RA.name: pa.array(ra),
         DEC.name: pa.array(dec),
         NEAREST: pa.array(_nearest_listed_arcsec(config, places)),
-        f"{TRUE}mag": truth.column(f"mag_{bands[0]}"),
+        f"{TRUE}mag": truth.column(f"mag_{next(iter(bands))}"),
         f"{TRUE}re_arcsec": truth.column("re_arcsec"),
     }
     return pa.table(columns), truth
@@ -144,7 +165,7 @@ def _nearest_listed_arcsec(config: RunConfig, places: Places) -> Floats:
 def true_values(truth: pa.Table, parameter: str, band: str) -> Floats | None:
     """Return the truth (galaxy,) of a network's parameter; None for one that the simulation does not have.
 
-    Fluxes, magnitudes and bulge-to-total ratios are those in `band`, a band of the simulation: components have colors of their own.
+    Fluxes, magnitudes and bulge-to-total ratios are those in `band`, a band of the survey: components have colors of their own.
     """
     if parameter == "bt":
         parts = {part: _filled(truth, f"{part}_flux_{band}_njy") for part in ("disk", "bulge")}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, TILE_ID
-from galbatch.core.flags import ModelFlag, PixelFlag, quality_bits
+from galbatch.core.flags import ModelFlag, PixelFlag, count_flags, quality_bits
 from galbatch.core.statistics import normalized_mad
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.injection.placing import NEAREST, TRUE
@@ -68,6 +68,12 @@ class EvidenceRow:
     coverage68: float | None
     coverage95: float | None
     flags: Mapping[str, float]
+
+    @property
+    def frequent_flags(self) -> str:
+        """The three flags that most of the galaxies have, with their shares, as text; "" if none has any."""
+        frequent = sorted(self.flags.items(), key=lambda one: (-one[1], one[0]))[:3]
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in frequent)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON's types."""
@@ -134,5 +140,5 @@ def _coverage(quantity: Quantity, truth: Floats, chosen: Mask, share: float) -> 
 
 def _shares(flags: type[PixelFlag | ModelFlag], values: npt.NDArray[np.int32]) -> dict[str, float]:
     """Return the share of the values with each flag that any of them has, by its name."""
-    found = {str(flag.name): float(((values & int(flag)) != 0).mean()) for flag in flags}
-    return {name: share for name, share in found.items() if share}
+    counts = zip(flags, count_flags(values, flags), strict=True)
+    return {str(flag.name): n / len(values) for flag, n in counts if n}

@@ -283,7 +283,7 @@ class Lock:
     def _refusal(self, found: _Found) -> LockedError:
         return LockedError(
             f"{_output_of(self.path)}: held by the run of {found.run}, since {found.values.get('started', '?')}; it is alive, "
-            "as its lock's counter moves: wait for it to end (--wait-lock does), or stop it"
+            "as its lock's counter moves: wait for it to end (galbatch run --wait-lock does), or stop it"
         )
 
     def _content(self) -> bytes:

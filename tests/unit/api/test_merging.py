@@ -3,17 +3,18 @@
 import json
 import shutil
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from galbatch import api, catalog, models, planning
+from galbatch import api, catalog, models, planning, storage
 from galbatch.catalog import pass_outputs
 from galbatch.core import sky
 from galbatch.core.columns import Column, provenance_columns
-from galbatch.errors import CatalogError, DamagedError, UsageError
+from galbatch.errors import CatalogError, DamagedError, LockedError, LockLost, UsageError
 from galbatch.execution import AuditSum
 
 N_OBJECTS = 60
@@ -284,3 +285,47 @@ def test_a_network_that_several_catalogs_have_of_the_same_objects_counts_once(ma
     assert [audited(output, network) for network in ("gampen", "sfnet")] == [60, 60]
     assert catalog.verify(output) == []
     assert pass_outputs.find_damage(output) == {}
+
+
+def test_an_output_that_another_merge_writes_is_refused(made, tmp_path, monkeypatch):
+    paths = [made(Small(rows=slice(0, 30))), made(Small(rows=slice(30, None)))]
+    output = str(tmp_path / "merged")
+    refused = []
+
+    def meanwhile(*arguments, **settings):
+        """Do what a second merge does while the first one writes its leaves."""
+        if not refused:
+            refused.append(None)
+            with pytest.raises(LockedError, match=r"merged: held by the run of process .* it is alive"):
+                api.merge(paths, output)
+        return write_leaf(*arguments, **settings)
+
+    write_leaf = catalog.write_leaf
+    monkeypatch.setattr(storage, "Lock", partial(storage.Lock, beat_s=0.05))
+    monkeypatch.setattr(catalog, "write_leaf", meanwhile)
+    assert api.merge(paths, output).n_rows == N_OBJECTS
+    assert refused
+    # The first one lost nothing to the second, and gave its lock back.
+    assert catalog.verify(output) == []
+    assert [path.name for path in tmp_path.iterdir() if "lock" in path.name] == []
+    with pytest.raises(UsageError, match="holds a catalog already"):
+        api.merge(paths, output)
+    assert catalog.verify(output) == []
+
+
+def test_a_merge_that_lost_its_lock_removes_nothing(made, tmp_path, monkeypatch):
+    paths = [made(Small(rows=slice(0, 30))), made(Small(rows=slice(30, None)))]
+    output = str(tmp_path / "merged")
+
+    def taken_over(*arguments, **settings):
+        (tmp_path / "merged_lock.json").write_text(json.dumps({"owner": "another", "pid": 1, "host": "h"}))
+        return write_leaf(*arguments, **settings)
+
+    write_leaf = catalog.write_leaf
+    monkeypatch.setattr(catalog, "write_leaf", taken_over)
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "of_another").write_text("x")
+    with pytest.raises(LockLost, match="the run of process 1 on h took it over"):
+        api.merge(paths, output)
+    assert (tmp_path / "merged" / "of_another").exists()
+    assert catalog.list_leaves(output) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from astropy.coordinates import SkyCoord
 
@@ -41,12 +42,25 @@ def test_the_id_of_an_object_is_a_position(small: str) -> None:
         parse_position(small, ["7"])
 
 
-@pytest.mark.parametrize("words", [["M", "31"], ["1", "2", "3"], ["--radius", "5"], []])
+@pytest.mark.parametrize("words", [["1", "M"], ["1", "2", "3"], ["--radius", "5"], []])
 def test_what_is_no_position(words: list[str]) -> None:
     with pytest.raises(
         UsageError, match=r"expected right ascension and declination in degrees \(150.1 -2.2\)"
     ):
         parse_position("nowhere", words)
+
+
+@pytest.mark.parametrize("words", [["NGC", "4993"], ["NGC 4993"], ["M31"]])
+def test_a_name_may_be_several_words(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    asked = []
+
+    def read_objects(path: str, object_ids: list[str]) -> pa.Table:
+        asked.extend(object_ids)
+        return pa.table({"ra_deg": [150.0], "dec_deg": [-2.0]})
+
+    monkeypatch.setattr("galbatch.catalog.read_objects", read_objects)
+    assert parse_position("catalog", words) == (150.0, -2.0)
+    assert asked == [" ".join(words)]
 
 
 @pytest.mark.parametrize("word", ["150.1", "M31", "12-34"])

@@ -35,4 +35,6 @@ def test_all_find_the_same_and_little_is_read(query, tmp_path):
         "galbatch, all leaves",
         "LSDB, our index",
         "pandas, one file, filters",
+        "pandas, all leaves, filters",
+        "pandas, all leaves",
     ]

@@ -18,6 +18,7 @@ from astropy.coordinates import SkyCoord
 from hats.io.validation import is_valid_collection
 from mocpy import MOC
 
+import galbatch
 from galbatch import catalog, cluster, storage
 from galbatch.catalog.collection import index as index_module
 from galbatch.core import sky
@@ -344,6 +345,8 @@ def test_with_the_index_only_the_leaf_of_an_object_is_read(
     ids = rows["object_id"].to_pylist()
     assert catalog.read_objects(made, [str(ids[5])])["object_id"].to_pylist() == [ids[5]]
     assert opened_leaves == ["group"]
+    assert galbatch.open_catalog(made).ids(ids[5]).to_arrow().num_rows == 1
+    assert opened_leaves == ["group"] * 2
     opened_leaves.clear()
     shutil.copytree(made, tmp_path / "catalog")
     assert catalog.find_objects(str(tmp_path / "catalog"), [str(ids[5])])
@@ -436,3 +439,43 @@ def test_other_footprints_are_refused(finished: str, tmp_path: Path) -> None:
         catalog.write_footprint(finished, str(tmp_path / "x.moc"), healpix_order=9)
     with pytest.raises(UsageError, match="expected 0 to 29"):
         catalog.write_footprint(finished, str(tmp_path / "x.fits"), healpix_order=30)
+
+
+def test_join_to_the_surveys_own_hats_catalog(made: str, rows: pa.Table, tmp_path: Path) -> None:
+    """As the docs of releases show it: each row finds the survey's row of its id, whatever the survey's partitions are."""
+    ids = rows["object_id"].to_numpy()
+    frame = pd.DataFrame({"objectId": ids, "coord_ra": rows["ra_deg"].to_numpy()})
+    frame["coord_dec"] = rows["dec_deg"].to_numpy()
+    frame["i_cModelMag"] = 20.0 + np.arange(len(ids)) / 100
+    path = tmp_path / "lsst_objects"
+    # Two thirds of the objects, in another order, in partitions of their own.
+    lsdb.from_dataframe(
+        frame.sample(frac=2 / 3, random_state=1),
+        catalog_name="lsst_objects",
+        ra_column="coord_ra",
+        dec_column="coord_dec",
+        margin_threshold=None,
+        lowest_order=8,
+        highest_order=9,
+        partition_rows=200,
+    ).write_catalog(path)
+    with cluster.threads(2):
+        joined = (
+            lsdb.open_catalog(made, columns=["object_id", *MEDIANS])
+            .join(
+                lsdb.open_catalog(path, columns="all"),
+                left_on="object_id",
+                right_on="objectId",
+                suffixes=("", "_lsst"),
+                suffix_method="overlapping_columns",
+            )
+            .compute()
+        )
+    assert len(joined) == round(len(ids) * 2 / 3)
+    assert (joined["object_id"] == joined["objectId"]).all()
+    magnitude = frame.set_index("objectId")["i_cModelMag"]
+    assert joined["i_cModelMag"].to_numpy() == pytest.approx(magnitude[joined["object_id"]].to_numpy())
+    medians = rows.to_pandas().set_index("object_id")[MEDIANS[0]]
+    assert joined[MEDIANS[0]].to_numpy() == pytest.approx(
+        medians[joined["object_id"]].to_numpy(), nan_ok=True
+    )

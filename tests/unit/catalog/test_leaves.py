@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,30 @@ def test_a_leaf_on_its_way_lies_outside_dataset(
     # The checksum comes after the leaf.
     assert seen == [".staging", "_checksums"]
     assert files(tmp_path / "dataset") == [f"Npix={partition.healpix_pixel}.parquet"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+def test_a_leaf_is_read_without_threads_of_pyarrow(
+    tmp_path: Path, rows: pa.Table, partition: Partition
+) -> None:
+    """They would let go of Python's bytes after the read has returned, and abort a program that ends just then."""
+    catalog.write_leaf(str(tmp_path / "catalog"), partition, rows, footer={})
+    path = catalog.leaf_path(str(tmp_path / "catalog"), partition.pixel)
+    program = f"""
+from pathlib import Path
+from galbatch import catalog
+from galbatch.catalog.leaves import read_leaf
+def n_threads():
+    # pyarrow's allocator has a thread of its own, which never sees Python's objects.
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return sum(not name.startswith("jemalloc") for name in names)
+catalog.read_schema({str(tmp_path / "catalog")!r})
+before = n_threads()
+whole = read_leaf({path!r})
+part = read_leaf({path!r}, columns=whole.column_names[:3])
+print(whole.num_rows, part.num_columns, n_threads() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600, check=True
+    )
+    assert done.stdout.split() == [str(partition.n_objects), "3", "0"]

@@ -97,6 +97,17 @@ def test_only_the_chunks_of_an_object_are_read(tmp_path, monkeypatch):
     assert names == []
 
 
+def test_objects_are_read_together_in_the_order_that_is_asked_for(tmp_path):
+    kept = read(write(tmp_path))
+    asked = np.array([kept.object_id[row] for row in (6, 0, 1, 2)])
+    for found, object_id in zip(kept.outputs_of(asked), asked.tolist(), strict=True):
+        for one, alone in zip(found, kept.outputs(object_id), strict=True):
+            assert one.tobytes() == alone.tobytes()
+    assert kept.outputs_of(asked[:0]) == []
+    with pytest.raises(FingerprintError, match="object 5 is not in it"):
+        kept.outputs_of(np.array([asked[0], 5]))
+
+
 def test_the_tree_opens_with_zarr_and_xarray(tmp_path):
     catalog_path = write(tmp_path)
     assert pass_outputs_path(catalog_path) == f"{tmp_path}/catalog_pass_outputs.zarr"

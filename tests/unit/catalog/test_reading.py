@@ -15,6 +15,8 @@ from galbatch.core import sky
 from galbatch.core.pixels import Partition
 from galbatch.errors import CatalogError, UsageError
 
+from .conftest import write_catalog
+
 
 def test_all_rows_come_in_the_order_of_the_sky(finished: str, table: pa.Table) -> None:
     pd.testing.assert_frame_equal(catalog.read_catalog(finished).to_pandas(), table.to_pandas())
@@ -134,6 +136,26 @@ def test_ids_that_are_not_there_are_all_named(finished: str, table: pa.Table) ->
         catalog.find_objects(finished, ["M31", there, "7.0", str(2**63)])
     with pytest.raises(UsageError, match=r"which excludes .*0000"):
         catalog.find_objects(finished, ["1" + "0" * 5000])
+
+
+def test_objects_are_found_by_names_in_kept_columns_of_text(
+    tmp_path: Path, table: pa.Table, partitions: list[Partition]
+) -> None:
+    path, n_rows = str(tmp_path / "catalog"), len(table)
+    names = [f"NGC {row}" if row % 50 else None for row in range(n_rows)]
+    kinds = ["disk" if row % 2 else "NGC 401" if row == 2 else "" for row in range(n_rows)]
+    named = table.add_column(4, "name", pa.array(names)).add_column(5, "kind", pa.array(kinds))
+    write_catalog(path, named, partitions)
+    ids = table["object_id"].to_pylist()
+    asked = ["NGC 251", str(ids[3]), "NGC 401", "NGC 251"]
+    assert [one.object_id for one in catalog.find_objects(path, asked)] == [ids[251], ids[3], ids[2]]
+    assert catalog.read_objects(path, asked)["object_id"].to_pylist() == [ids[251], ids[3], ids[2]]
+    with pytest.raises(
+        UsageError, match=r"no object has M31, NGC 50 as its id, a 64-bit integer, or in .*\(name, kind\)"
+    ):
+        catalog.find_objects(path, ["NGC 50", "NGC 1", "M31"])
+    with pytest.raises(UsageError, match=rf"disk is the name of 200 objects, such as {min(ids[1::2])}, "):
+        catalog.read_objects(path, ["disk"])
 
 
 def test_leaves_whose_footers_exclude_an_id_are_not_read(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import catalog
+from galbatch.catalog import scanning
 from galbatch.core import sky
 from galbatch.core.pixels import HealpixPixel
 from galbatch.errors import DamagedError
@@ -55,9 +56,9 @@ def read_groups(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[int,
     read = []
     read_row_group = pq.ParquetFile.read_row_group
 
-    def record(self: pq.ParquetFile, i: int, columns: list[str]) -> pa.Table:
+    def record(self: pq.ParquetFile, i: int, columns: list[str], *, use_threads: bool) -> pa.Table:
         read.append((i, tuple(columns)))
-        return read_row_group(self, i, columns=columns)
+        return read_row_group(self, i, columns=columns, use_threads=use_threads)
 
     def since() -> list[tuple[int, tuple[str, ...]]]:
         found = sorted(read)
@@ -89,6 +90,24 @@ def test_other_columns_are_read_only_where_a_row_remains(
     both = [near, Above(5.0)]
     assert [len(rows) for rows in catalog.scan(grouped, LEAVES, both, columns=["other"])] == [0]
     assert read_groups() == [(0, ("ra_deg", "dec_deg", "value"))]
+
+
+def test_leaves_on_a_disk_are_read_by_as_many_threads_as_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for n_hardware_threads, expected in ((None, 1), (1, 1), (12, 6), (256, 16)):
+        monkeypatch.setattr("os.cpu_count", lambda n=n_hardware_threads: n)
+        assert scanning.leaves_at_once("a/catalog") == expected
+        assert scanning.leaves_at_once("s3://bucket/catalog") == 16
+
+
+def test_row_groups_whose_text_excludes_the_values_are_not_read() -> None:
+    condition = scanning.HasText(["a", "b"], ["m", "c"])
+    assert not condition.may_hold({"a": ("d", "l"), "b": ("n", "z")})
+    assert condition.may_hold({"a": ("d", "m"), "b": ("n", "z")})
+    assert condition.may_hold({"a": ("d", "l")})
+    rows = pa.table({"a": ["m", "x", None], "b": pa.array(["x", None, "c"], pa.large_string())})
+    assert condition.holds(rows).tolist() == [True, False, True]
 
 
 def test_without_conditions_all_rows_come_in_order(grouped: str) -> None:

@@ -126,7 +126,7 @@ def test_where_nothing_is_found_it_says_so(call, small: str) -> None:
         (("cone", "{}", "150"), "expected a position and then RADIUS_ARCSEC"),
         (("cone", "{}", "150", "2", "-5"), "RADIUS_ARCSEC -5: expected 0 or more"),
         (("cone", "{}", "150", "95", "5"), "a declination within -90..90"),
-        (("cone", "{}", "M", "31", "5"), "position M 31: expected right ascension"),
+        (("cone", "{}", "M", "31", "5"), "which excludes M 31; expected right ascension"),
         (("cone", "{}", *CENTER, "5", "--columns", "net_re"), "no column net_re"),
         (("cone", "{}", *CENTER, "5", "-o", "x.xlsx"), "x.xlsx: unknown kind of table"),
         (("show", "{}", "12"), "no object has the id 12"),
@@ -139,7 +139,7 @@ def test_where_nothing_is_found_it_says_so(call, small: str) -> None:
             "--column bits: the columns of flags are flags, net_flags",
         ),
         (("columns", "{}", "bulge"), "no column's name contains bulge"),
-        (("cutout", "{}", FIRST), "expected -o FILE.fits or --png FILE.png"),
+        (("cutout", "{}", FIRST), "expected -o FILE.fits or --png FILE.png, or both"),
         (("cutout", "{}", FIRST, "-o", "x.fits", "--north-up", "--like", "y.fits"), "exclude each other"),
         (("cutout", "{}", FIRST, "-o", "x.jpg"), "x.jpg: cutouts are written as FITS"),
         (("cutout", "{}", FIRST, "-o", "x.fits", "--store", "none.zarr"), "none.zarr: no cutout store"),
@@ -258,6 +258,10 @@ def test_cutouts_are_written_as_fits_and_pictures(call, small: str, tmp_path: Pa
     picture = tmp_path / "x.png"
     assert call("cutout", small, FIRST, "--png", picture, "--like", path)[0] == 0
     assert matplotlib.image.imread(picture).shape == (72, 72, 3)
+    both = ("-o", tmp_path / "y.fits", "--png", tmp_path / "y.png")
+    assert call("cutout", small, FIRST, *both)[1] == f"1 cutout: {both[1]}, {both[3]}\n"
+    assert fits.getval(both[1], "NOBJECTS") == 1
+    assert matplotlib.image.imread(both[3]).shape == (72, 72, 3)
 
 
 def test_verify_tells_on_stderr_of_errors_that_are_larger_than_stated(call, tmp_path, monkeypatch) -> None:
@@ -285,7 +289,9 @@ def test_a_run_tells_on_stderr_of_errors_that_are_larger_than_stated(call, tmp_p
     doubt = Audit((0.16, 0.5), 150, 10, 2, stated=(2.0, 1.0), actual=(4.0, 2.0)).doubt
     with (tmp_path / "catalog" / "hats.properties").open("a") as properties:
         properties.write(f"galbatch_doubt_net={doubt}\n")
-    monkeypatch.setattr("galbatch.api.run", lambda *_, **__: RunResult(n_inferred=150))
+    monkeypatch.setattr(
+        "galbatch.api.run", lambda *_, stage, **__: RunResult(n_inferred=150, finished=stage != "ingest")
+    )
     code, _, complained = call("run", run_toml)
     assert code == 0
     assert complained.startswith("net: Monte Carlo errors are 1.41 times those stated (140 audited objects)")

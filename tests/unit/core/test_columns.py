@@ -93,7 +93,13 @@ def test_every_column_of_the_demo_is_read_back():
     found = parse_columns(catalog_names(columns))
     assert found == {column.name: (column.model, column.key) for column in columns}
     # Vectors and cases are in a catalog only where they are asked for, the second opinion where a bundle has one.
-    asked_for = {Statistic.EMBEDDING, *GRID_STATISTICS, Statistic.CASE, Statistic.DISAGREEMENT}
+    asked_for = {
+        Statistic.EMBEDDING,
+        Statistic.VECTOR,
+        *GRID_STATISTICS,
+        Statistic.CASE,
+        Statistic.DISAGREEMENT,
+    }
     everywhere = {s for s in Statistic if s.scope is not Scope.RANK} - asked_for
     assert {key.statistic for _, key in found.values()} >= everywhere
 

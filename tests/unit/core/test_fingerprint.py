@@ -21,8 +21,20 @@ def test_a_refusal_shows_both_values():
         refuse_difference("catalog", other.as_json(), mine)
     assert str(caught.value) == (
         "catalog was written with bundle gampen 3fa13fa13fa1..; this run uses 9c079c079c07..\n"
-        "choose another output path in run.toml, or run galbatch clean"
+        "choose another output path in run.toml, where [cutouts] base and [catalog] base take over what is unchanged, or run "
+        "galbatch clean"
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [("tiles", "a tile .* was replaced or touched"), ("objects", "other ids, positions")]
+)
+def test_a_difference_of_digests_is_told_in_words(part, words):
+    mine, other = Fingerprint({part: "9c07" * 16}), Fingerprint({part: "3fa1" * 16})
+    with pytest.raises(
+        FingerprintError, match=f"{part} 3fa13fa13fa1..; this run uses 9c079c079c07..: .*{words}"
+    ):
+        refuse_difference("catalog", other.as_json(), mine)
 
 
 def test_an_output_without_fingerprint_is_refused():

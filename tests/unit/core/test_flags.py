@@ -10,7 +10,7 @@ from astropy.io.votable import parse
 from galbatch import catalog
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS
-from galbatch.core.flags import FlagClass, ModelFlag, PixelFlag, flags_as_json
+from galbatch.core.flags import FlagClass, ModelFlag, PixelFlag, count_flags, flags_as_json
 from galbatch.objects import reader_metadata
 
 TABLES = pytest.mark.parametrize("flags", [PixelFlag, ModelFlag])
@@ -42,6 +42,7 @@ def test_bits_keep_their_meaning():
         "SATURATED_CORE": 12,
         "SKY_OFFSET": 13,
         "POINT_LIKE": 14,
+        "PSF_UNLIKE": 15,
     }
     assert {flag.name: flag.bit for flag in ModelFlag} == {
         "NOT_SELECTED": 0,
@@ -107,3 +108,9 @@ def test_help_texts_of_thresholds_are_those_of_the_flags():
     }.items():
         assert helps[key].startswith(flag.help)
     assert ModelFlag.NOT_CONVERGED.name in PosteriorConfig.model_fields["tolerance"].description
+
+
+def test_flags_are_counted_one_by_one():
+    values = np.array([0, 1, 3, 2, -1], np.int32)
+    assert count_flags(values, [PixelFlag.OUTSIDE_FOOTPRINT, PixelFlag.PARTIAL_COVERAGE, 4]) == [3, 3, 1]
+    assert count_flags(values[:0], PixelFlag) == [0] * len(PixelFlag)

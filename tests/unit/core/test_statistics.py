@@ -43,3 +43,9 @@ def test_the_bootstrap_error_of_a_mean_is_that_of_the_formula():
     # The standard deviation of 2,000 samples is known to 1 / sqrt(2 * 2000) = 1.6 %.
     assert error == pytest.approx(values.std() / np.sqrt(500), rel=0.06)
     assert np.isnan(bootstrap_errors(lambda v: np.array([v.mean()]), (values[:1],), n_bootstrap=9, seed=0)[0])
+
+
+def test_a_statistic_that_is_infinite_in_a_sample_has_no_error():
+    values = np.array([0.0, 1.0, 2.0, -np.inf])
+    (error,) = bootstrap_errors(lambda v: np.array([v.mean()]), (values,), n_bootstrap=50, seed=5)
+    assert np.isnan(error)

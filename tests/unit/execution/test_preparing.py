@@ -76,7 +76,7 @@ def test_a_plan_without_networks_becomes_the_plan_with_them(write_run, tmp_path)
     for one, other in zip(whole.partitions, early.partitions, strict=True):
         assert one.ingest.digest == other.ingest.digest
         assert one.leaf.digest != other.leaf.digest
-    completed = EngineChoice(parsed, early).plan()
+    completed = EngineChoice(parsed, early, print).plan(lambda: None)
     assert completed.has_engines
     assert completed.models == whole.models
     assert completed.partitions == whole.partitions
@@ -110,4 +110,4 @@ def test_a_bundle_that_is_replaced_before_it_is_loaded_is_refused(write_run, tmp
     plan = execution.prepare(parsed, loads=False)
     shutil.copy(models.bundle_path("demo:sfnet"), bundle)
     with pytest.raises(BundleError, match=r"run.toml: \[\[models\]\] gampen: .*the file has changed"):
-        EngineChoice(parsed, plan).plan()
+        EngineChoice(parsed, plan, print).plan(lambda: None)

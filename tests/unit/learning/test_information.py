@@ -3,6 +3,8 @@
 The networks compute the true posteriors from the pixels and the numbers, so that their log scores have the information itself.
 """
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
 from galbatch.learning import DataSource, prepare_information, read_scores
+from galbatch.learning.information import _check_fits, _columns_of
 from galbatch.models import AuxiliaryInput, BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle
 from galbatch.objects import write_table
 
@@ -274,6 +277,17 @@ def test_networks_that_do_not_fit_are_refused(folder):
     write_bundle(folder / "color-point.pt", "color", "both", network=Point, head="point")
     with pytest.raises(UsageError, match="--both: color-both gives single values, which have no density"):
         prepare_information(paths(both="color-point"), source)
+
+
+def test_vectors_are_found_among_the_numbers_of_both_networks():
+    latents, color, bit = AuxiliaryInput("latents", length=3), AuxiliaryInput("color"), AuxiliaryInput("bit")
+    both = InputInfo(auxiliary_inputs=(color, latents, bit))
+    assert _columns_of(InputInfo(auxiliary_inputs=(bit, latents)), both) == [4, 1, 2, 3]
+    assert _columns_of(InputInfo(), both) == []
+    metadata = BundleMetadata("own", "1", "toy", both, HeadInfo("gaussian"), parameters_of("color"), 0.0)
+    shorter = InputInfo(auxiliary_inputs=(AuxiliaryInput("latents", length=2),))
+    with pytest.raises(UsageError, match=r"takes latents \(2 numbers\), which own does not"):
+        _check_fits("numbers", dataclasses.replace(metadata, input=shorter), metadata)
 
 
 @pytest.mark.parametrize(

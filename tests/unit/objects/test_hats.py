@@ -256,7 +256,7 @@ def test_columns_that_networks_take_come_from_both(tmp_path, write_hats):
     write_hats(tmp_path / "hats", table)
     found = []
     for name in ("list.parquet", "hats"):
-        source = open_objects(ObjectsConfig(path=str(tmp_path / name)), inputs=("z_best",))
+        source = open_objects(ObjectsConfig(path=str(tmp_path / name)), inputs={"z_best": None})
         objects = SelectedObjects(source, [None], FlagsConfig())
         found.append(objects.take(0, len(objects)).table)
     assert len(source.files) > 1
@@ -271,4 +271,4 @@ def test_columns_that_networks_take_come_from_both(tmp_path, write_hats):
         ("zbest", "no column zbest; the nearest is z_best"),
     ):
         with pytest.raises(ObjectListError, match=message):
-            open_objects(ObjectsConfig(path=str(tmp_path / "hats")), inputs=(wrong,))
+            open_objects(ObjectsConfig(path=str(tmp_path / "hats")), inputs={wrong: None})

@@ -117,7 +117,7 @@ def test_psf_widths_stay_with_their_objects_when_rows_are_dropped(tmp_path: Path
 def test_columns_that_networks_take(tmp_path: Path) -> None:
     """Float32 beside the kept columns, sorted with the objects; null, NaN and what float32 does not hold is no number."""
     path = write_list(tmp_path / "a.parquet", ebv=[0.1, None, 1e39, 0.4], n=[1, 2, 3, 4], name=list("abcd"))
-    table, *_ = read_objects(config(path, keep=("n",)), inputs=("ebv", "n"))
+    table, *_ = read_objects(config(path, keep=("n",)), inputs={"ebv": None, "n": None})
     assert table.kept.column_names == ["n"]
     assert {name: values.dtype for name, values in table.inputs.items()} == dict.fromkeys(
         ("ebv", "n"), np.dtype(np.float32)
@@ -131,9 +131,9 @@ def test_columns_that_networks_take(tmp_path: Path) -> None:
     with pytest.raises(
         ObjectListError, match="column name holds string, expected numbers, as a network's auxiliary input"
     ):
-        read_objects(config(path), inputs=("name",))
+        read_objects(config(path), inputs={"name": None})
     with pytest.raises(ObjectListError, match="no column evb; the nearest is ebv"):
-        read_objects(config(path), inputs=("evb",))
+        read_objects(config(path), inputs={"evb": None})
 
 
 def test_angles_in_degrees_are_taken(tmp_path: Path) -> None:

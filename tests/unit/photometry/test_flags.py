@@ -63,10 +63,8 @@ def flagged(block: CutoutBlock, flag: PixelFlag, *, known: int = 0, **thresholds
 def all_flags(block: CutoutBlock, *, known: int = 0, **thresholds: float) -> np.ndarray:
     return photometry.photometry_flags(
         photometry.measure_photometry(block, PhotometryConfig()),
-        block.bands,
-        flags=np.full(len(block), known, np.int32),
+        dataclasses.replace(block, flags=np.full(len(block), known, np.int32)),
         thresholds=FlagsConfig(**thresholds),
-        pixel_scale_arcsec=SCALE,
     )
 
 
@@ -169,11 +167,19 @@ def test_each_flag_begins_at_its_threshold(changes: dict[str, float], expected: 
         for column in photometry_columns(("r",))
         if column.name not in values
     }
-    found = photometry.photometry_flags(
-        values,
-        ("r",),
-        flags=np.zeros(1, np.int32),
-        thresholds=FlagsConfig(),
-        pixel_scale_arcsec=SCALE,
-    )
+    cutouts = block_of(np.zeros((1, 1, 4, 4)), ("r",))
+    found = photometry.photometry_flags(values, cutouts, thresholds=FlagsConfig())
     assert found.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("stars", "is_unlike"), [(0.91, False), (0.93, True), (0.69, False), (0.67, True), (np.nan, False)]
+)
+def test_stars_that_are_unlike_the_stated_psf(stars: float, is_unlike: bool) -> None:
+    """Of 0.8 arcsec, in the second band of two, in which nothing is measured."""
+    values = {column.name: column.empty(1) for column in photometry_columns(("g", "r"))}
+    cutouts = block_of(np.zeros((1, 2, 4, 4)), ("g", "r"), fwhm=0.8)
+    assert photometry.photometry_flags(values, cutouts, thresholds=FlagsConfig()).tolist() == [0]
+    known = dataclasses.replace(cutouts, psf_fwhm_stars_arcsec=np.array([[0.8, stars]], np.float32))
+    found = photometry.photometry_flags(values, known, thresholds=FlagsConfig())
+    assert found.tolist() == [PixelFlag.PSF_UNLIKE if is_unlike else 0]

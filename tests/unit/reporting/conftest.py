@@ -1,17 +1,21 @@
 """A small catalog and store made through the real rooms, with posteriors invented around a known truth."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 from scipy.special import ndtri
 
-from galbatch import catalog, ingest
+from galbatch import catalog, ingest, models
 from galbatch.core import sky
-from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, Column
+from galbatch.core.columns import MODEL_FLAGS, PASSES, PIXEL_FLAGS, Column, ColumnKey, Statistic
 from galbatch.core.flags import PixelFlag
 from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid, ab_mag
+from galbatch.reporting.contents import Features, read_contents
 
 LEVELS = {"q02275": 0.02275, "q15865": 0.15865, "q500": 0.5, "q84135": 0.84135, "q97725": 0.97725}
 N_OBJECTS = 400
@@ -90,14 +94,46 @@ def made(tmp_path_factory, truth):
     return path, str(folder / "truth.parquet"), store
 
 
-def write_store(store, partition, values):
-    grid, bands = Grid(16, 0.168), ("g", "r")
+@pytest.fixture(scope="session")
+def sparse(made, tmp_path_factory):
+    """Contents of the same catalog with the features of the shipped SFNet in 24 objects, and a store of their cutouts."""
+    contents = read_contents(made[0])
+    (pixel,) = catalog.list_leaves(made[0])
+    partition = Partition(pixel.healpix_order, pixel.healpix_pixel, 0, N_OBJECTS)
+    values = {
+        "object_id": np.array(contents.object_id[:24]),
+        "ra_deg": contents.ra_deg[:24],
+        "dec_deg": contents.dec_deg[:24],
+        "flags": contents.flags[:24],
+    }
+    store = str(tmp_path_factory.mktemp("sparse") / "cutouts.zarr")
+    image = write_store(store, partition, values, size_px=96)
+    bundle = models.load_bundle("demo:sfnet")
+    found = models.localize(bundle, image)
+    index, activation = (
+        np.pad(one.astype(np.float64), ((0, N_OBJECTS - 24), (0, 0)), constant_values=missing)
+        for one, missing in ((found.index, -1), (found.activation, np.nan))
+    )
+    contents = dataclasses.replace(
+        contents,
+        properties={**contents.properties, "galbatch_bundle_sfnet": bundle.sha256},
+        model_flags={**contents.model_flags, "sfnet": contents.model_flags["gampen"]},
+        features={"sfnet": Features(index.astype(np.int64), activation)},
+    )
+    return contents, store
+
+
+def write_store(store, partition, values, size_px=16):
+    """Write cutouts with a square source at the center, and return their images (object, band, y, x)."""
+    grid, bands = Grid(size_px, 0.168), ("g", "r")
+    n_objects = len(values["object_id"])
     ingest.create_groups(store, attributes={}, partitions=[partition], grids=[grid])
-    image = np.random.default_rng(5).normal(0, 2, (N_OBJECTS, 2, 16, 16)).astype(np.float32)
-    image[:, :, 6:10, 6:10] += 500
+    image = np.random.default_rng(5).normal(0, 2, (n_objects, 2, size_px, size_px)).astype(np.float32)
+    half = size_px // 2
+    image[:, :, half - 2 : half + 2, half - 2 : half + 2] += 500
     blocks = []
-    for start in range(0, N_OBJECTS, 256):
-        part = slice(start, min(start + 256, N_OBJECTS))
+    for start in range(0, n_objects, 256):
+        part = slice(start, min(start + 256, n_objects))
         n = part.stop - part.start
         blocks.append(
             CutoutBlock(
@@ -108,3 +144,57 @@ def write_store(store, partition, values):
             )
         )  # fmt: skip
     ingest.write_partition(store, partition, grid, blocks, planes=("image",), fingerprint={})
+    return image
+
+
+N_REDSHIFTS, WIDTH = 1500, 0.08
+EDGES = np.linspace(-0.5, 2.5, 601)
+Z_LEVELS = (0.15865, 0.5, 0.84135)
+QUANTILES = [ColumnKey(Statistic.QUANTILE, "z", level=level) for level in Z_LEVELS]
+
+
+def density():
+    plain = ColumnKey(Statistic.DENSITY, "z").column("net", what="z", n_bins=600, low=-0.5, high=2.5)
+    return dataclasses.replace(plain, length=600, grid=(-0.5, 2.5))
+
+
+@pytest.fixture(scope="session")
+def redshifts(tmp_path_factory):
+    """Right normal posteriors at z_phot, of objects that are fainter the farther they are."""
+    folder = tmp_path_factory.mktemp("redshifts")
+    rng = np.random.default_rng(8)
+    z_phot = rng.uniform(0.2, 1.4, N_REDSHIFTS)
+    z_spec = rng.normal(z_phot, WIDTH)
+    columns = (
+        PIXEL_FLAGS,
+        *(q.column("net", what="z") for q in QUANTILES),
+        density(),
+        PASSES.column("net"),
+        MODEL_FLAGS.column("net"),
+    )
+    normal = stats.norm(z_phot[:, None], WIDTH)
+    values = {column.name: column.empty(N_REDSHIFTS) for column in columns}
+    for key, of_level in zip(QUANTILES, normal.ppf(Z_LEVELS).T, strict=True):
+        values[key.name("net")][:] = of_level
+    values["net_z_density"][:] = np.diff(normal.cdf(EDGES), axis=1) / 0.005
+    values["net_flags"][:] = 0
+    ra, dec = rng.uniform(150, 150.5, N_REDSHIFTS), rng.uniform(2, 2.5, N_REDSHIFTS)
+    index = sky.healpix_29(ra, dec)
+    kept = pa.schema([pa.field("mag_i", pa.float64())])
+    schema = catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
+    ids, magnitude = np.arange(N_REDSHIFTS), 20 + 2 * z_phot
+    arrays = [pa.array(a) for a in (index, ids, ra, dec, magnitude)]
+    arrays += [column.as_arrow(values[column.name]) for column in columns]
+    partition = Partition(0, int(sky.pixel_of(index, 0)[0]), 0, N_REDSHIFTS)
+    table = pa.table(arrays, schema=schema).take(np.argsort(index))
+    catalog.write_leaf(str(folder / "catalog"), partition, table, footer={})
+    catalog.finish(
+        str(folder / "catalog"), partitions=[partition], properties={}, n_rows_expected=N_REDSHIFTS
+    )
+    spec = z_spec.copy()
+    spec[:3] = [-99.0, np.nan, -1.0]  # as tables write where there is none
+    pq.write_table(pa.table({"object_id": ids, "z": spec, "z_true": spec}), folder / "spec.parquet")
+    far = pa.table({"mag_i": np.linspace(21.8, 22.8, 400)})  # z from 0.9 to 1.4
+    pq.write_table(far, folder / "target.parquet")
+    pq.write_table(pa.table({"z_phot": z_phot, "z_spec": spec}), folder / "own.parquet")
+    return folder

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from galbatch.reporting.figures import running_quantiles, use_logarithm
+from galbatch.reporting import figures
+from galbatch.reporting.contents import Quantity
+from galbatch.reporting.figures import running_quantiles, scatter_panels, use_logarithm
+from galbatch.reporting.recovery import Comparison
 
 
 def test_running_quantiles_follow_the_residuals():
@@ -44,3 +47,19 @@ def test_ticks_of_a_logarithmic_axis_do_not_overlap(ends):
     gaps = [after.x0 - before.x1 for before, after in itertools.pairwise(boxes)]
     assert min(gaps) > 2
     assert [tick.label1.get_text() for tick in axes.xaxis.get_minor_ticks() if tick.label1.get_text()] == []
+
+
+def test_points_are_a_sample_and_limits_are_of_all(monkeypatch):
+    monkeypatch.setattr(figures, "MOST_POINTS", 40)
+    truth = np.linspace(0.0, 0.9, 500)
+    truth[-1] = 0.99
+    quantiles = truth[:, None] + 0.01 * np.array([-1.0, 0.0, 1.0])
+    comparison = Comparison(Quantity("gampen", "bt", "", (0.15865, 0.5, 0.84135), quantiles), truth)
+    against, residual = Figure().subplots(2)
+    scatter_panels(against, residual, comparison)
+    for axes, values in ((against, truth), (residual, 0 * truth)):
+        points = axes.collections[0].get_offsets()
+        assert len(points) == 40
+        np.testing.assert_allclose(points[:, 1], values[np.searchsorted(truth, points[:, 0])], atol=1e-12)
+    # The largest truth, which the sample has not, and 3 % of the range.
+    assert against.get_xlim()[1] == pytest.approx(0.99 * 1.03)

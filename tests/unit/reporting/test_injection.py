@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import api, config
+from galbatch.config import ModelConfig
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.errors import UsageError
 from galbatch.reporting.contents import Quantity
 from galbatch.reporting.injection import Evidence, EvidenceRow, InjectionSettings, evidence_rows, inject
-from galbatch.reporting.injection.placing import random_places, stated_places, true_values
-from galbatch.simulation import draw_population
+from galbatch.reporting.injection.placing import bands_of, random_places, stated_places, true_values
+from galbatch.simulation import BandLight, InjectedLight, draw_population, with_survey_bands
 
 N = 4000
 RNG = np.random.default_rng(7)
@@ -51,6 +52,7 @@ def test_all_galaxies_have_the_numbers_that_were_put_in(rows):
     assert row.coverage68 == pytest.approx(0.6247, abs=0.03)
     assert row.coverage95 == pytest.approx(0.927, abs=0.02)
     assert row.flags == {"BAD_CENTER": 0.1, "MOSAICKED": 0.9, "EXTRAPOLATED": 0.05}
+    assert row.frequent_flags == "MOSAICKED 90 %, BAD_CENTER 10 %, EXTRAPOLATED 5 %"
 
 
 def test_bins_of_magnitude_size_crowding_and_tract(rows):
@@ -98,10 +100,74 @@ def test_truth_is_that_of_the_band():
 
 def test_the_line_of_the_properties_says_what_was_found():
     row = EvidenceRow("net", "mag", "mag", "", "all", 10, 0.9, 9, 0.0123, 0.2, 0.7, 0.95, {})
-    text = Evidence(10, "paper", (row,)).text()
-    assert text == (
-        "10 galaxies of population paper; net mag: completeness 0.90, bias +0.0123, scatter 0.2 mag, 68 % interval holds 70 %"
-    )
+    text = "10 galaxies of population paper; net mag: completeness 0.90, bias +0.0123, scatter 0.2 mag, 68 % interval holds 70 %"
+    assert Evidence(10, "paper", (row,)).text() == text
+    without = Evidence(10, "paper", (row,), ("g", "y"))
+    assert without.text() == f"{text}; without photon noise of the galaxies in g, y"
+
+
+def network(*bands):
+    return ModelConfig(name="net", bundle=("demo:gampen",), bands=bands)
+
+
+def test_a_band_of_the_survey_shines_as_one_of_the_simulation_or_as_stated():
+    light = BandLight.parse("i-0.35")
+    found = bands_of([network("HSC_G"), network("y", "r")], {"y": light})
+    assert found == {"HSC_G": BandLight("g"), "y": light, "r": BandLight("r")}
+    assert list(found) == ["HSC_G", "y", "r"]
+    truth = with_survey_bands(draw_population(20, bands=("g", "r", "i"), seed=3), found)
+    np.testing.assert_allclose(truth["mag_y"].to_numpy(), truth["mag_i"].to_numpy() - 0.35)
+    np.testing.assert_allclose(truth["flux_y_njy"].to_numpy(), truth["flux_i_njy"].to_numpy() * 10**0.14)
+    parts = [
+        np.nan_to_num(truth[f"{part}_flux_y_njy"].to_numpy(zero_copy_only=False))
+        for part in ("disk", "bulge")
+    ]
+    np.testing.assert_allclose(sum(parts), truth["flux_y_njy"].to_numpy())
+    assert truth["mag_HSC_G"].equals(truth["mag_g"])
+    np.testing.assert_array_equal(true_values(truth, "mag", "y"), truth["mag_y"].to_numpy())
+    bulge = true_values(truth, "bt", "y")
+    np.testing.assert_allclose(bulge, true_values(truth, "bt", "i"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        (
+            {},
+            "are fed y, u: simulated galaxies have colors in g, r and i only; say how .* --band y=i-0.2 for 0.2 mag brighter",
+        ),
+        ({"y": "i", "u": "g+1", "z": "i"}, "--band z: networks are fed y, u, g; leave it out"),
+        ({"y": "i", "u": "g+1", "g": "r"}, "--band g: simulated galaxies have it; leave it out"),
+    ],
+    ids=["none", "not fed", "known"],
+)
+def test_bands_that_are_not_known_are_refused_with_what_to_do(stated, message):
+    lights = {band: BandLight.parse(text) for band, text in stated.items()}
+    with pytest.raises(UsageError, match=message):
+        bands_of([network("y", "u", "g")], lights)
+
+
+@pytest.mark.parametrize("text", ["z", "i-", "i-a", "i*2", "", "ii", "i-nan"])
+def test_a_light_that_is_none_is_refused(text):
+    with pytest.raises(
+        UsageError, match=r"expected one of g, r, i and a number of magnitudes, such as i-0\.2"
+    ):
+        BandLight.parse(text)
+
+
+def test_photon_noise_has_the_variance_that_the_gain_says():
+    light = np.full((3, 200, 200), 50.0)
+    injected = InjectedLight(pa.table({"object_id": [7]}), {"r": 20.0})
+    noise, variance = injected.photon_noise(7, ("g", "r", "i"), light, electrons_per_njy=[4.0, 4.0, np.nan])
+    # In r what the user states goes before the tile's; in i nothing is known.
+    np.testing.assert_array_equal(variance[:, 0, 0], [12.5, 2.5, 0.0])
+    # The variance of 40,000 draws is good to 0.7 %: five of these.
+    np.testing.assert_allclose(noise[:2].var(axis=(1, 2)), [12.5, 2.5], rtol=0.035)
+    assert not noise[2].any()
+    alone, _ = injected.photon_noise(7, ("r",), light[:1], electrons_per_njy=[np.nan])
+    np.testing.assert_array_equal(alone[0], noise[1])
+    other, _ = injected.photon_noise(8, ("r",), light[:1], electrons_per_njy=[np.nan])
+    assert abs(np.corrcoef(other.ravel(), alone.ravel())[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(

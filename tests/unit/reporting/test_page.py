@@ -70,6 +70,14 @@ def test_page_says_that_stated_errors_are_doubtful(made, tmp_path):
     assert "actual over stated 1.41" in text
 
 
+def test_the_page_says_what_it_sampled(made, tmp_path, monkeypatch, page):
+    assert "random sample" not in re.sub("<!-- Bokeh -->.*?<!-- /Bokeh -->", "", page, flags=re.DOTALL)
+    monkeypatch.setattr("galbatch.reporting.page.MOST_POINTS", 100)
+    write_report(made[0], str(tmp_path / "report.html"), truth=made[1])
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Points are those of a random sample of up to 100 objects" in text
+
+
 def test_flags_are_counted_and_explained(page):
     assert cells(page, "SATURATED") == ["SATURATED", "4", "1.0 %", PixelFlag.SATURATED.text]
     assert cells(page, "NEIGHBOR")[1] == "4"

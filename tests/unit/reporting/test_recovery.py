@@ -1,9 +1,11 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from galbatch.errors import ObjectListError
 from galbatch.reporting import truth_recovery
-from galbatch.reporting.contents import Quantity
-from galbatch.reporting.recovery import Comparison
+from galbatch.reporting.contents import Quantity, read_contents
+from galbatch.reporting.recovery import Comparison, compare_truth
 
 N_USABLE = 400 - 4 - 1  # without the saturated ones and the one without values
 
@@ -34,6 +36,26 @@ def test_scatter_r2_and_coverage_are_those_of_the_invented_posterior(rows):
 def test_true_shares_of_zero_do_not_count_for_coverage(rows):
     assert rows["bt"].n_coverage == 300
     assert rows["mag"].n_coverage == N_USABLE
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"id": [1], "bt": [0.5]}, "has no column object_id, by which objects are matched; it has id, bt"),
+        (
+            {"object_id": [1], "bt": ["bulge"]},
+            "column bt holds string, expected numbers; 'bulge' is no number",
+        ),
+        (
+            {"object_id": [1], "flux_njy": [[1.0]]},
+            "column flux_njy holds list<item: double>, expected numbers",
+        ),
+    ],
+    ids=["no id", "text", "lists"],
+)
+def test_known_values_that_cannot_be_compared_are_refused(made, table, message):
+    with pytest.raises(ObjectListError, match=f"the table of known values: {message}"):
+        compare_truth(read_contents(made[0]), pa.table(table))
 
 
 def test_shares_between_quantiles_by_hand():

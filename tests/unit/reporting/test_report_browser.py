@@ -11,9 +11,14 @@ WAIT_MS = 600_000
 
 
 @pytest.fixture(scope="module")
-def report_path(made, tmp_path_factory):
+def report_path(made, sparse, tmp_path_factory):
+    """A report with every section: truth, panels, features and where they fire, gallery."""
     path = tmp_path_factory.mktemp("report_browser") / "report.html"
-    write_report(made[0], str(path), truth=made[1])
+    contents, store = sparse
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("galbatch.reporting.page.read_contents", lambda _: contents)
+        write_report(made[0], str(path), truth=made[1], store=store)
+    assert path.read_text(encoding="utf-8").count('<figure class="place">') == 18
     return path
 
 

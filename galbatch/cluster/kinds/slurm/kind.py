@@ -35,6 +35,9 @@ CLOSE_S = 60.0
 SCHEDULER_FILE = "scheduler.json"
 """The file in the log folder by which `dask worker --scheduler-file` joins."""
 
+ENDED_FILE = "ended"
+"""The file beside it that tells workers of the recipes in deploy/slurm to end: they look for it."""
+
 
 class Slurm(ClusterKind):
     """Workers in SLURM jobs that the run submits, replaces and cancels."""
@@ -123,6 +126,7 @@ class Slurm(ClusterKind):
 
     def _wait(self, jobs: Any, client: Client, notify: Notify) -> None:
         """Wait for the first worker that can infer; write the file by which others join."""
+        (Path(self.job.log_folder) / ENDED_FILE).unlink(missing_ok=True)
         client.write_scheduler_file(str(Path(self.job.log_folder) / SCHEDULER_FILE))
         began, told, ran = time.monotonic(), "", None
         while not Pool.of(client).able(self.device):
@@ -165,6 +169,8 @@ class Slurm(ClusterKind):
                 notify(
                     f"the run's jobs may still be there ({problem}): scancel --name={jobs.job_label}; their workers end by themselves"
                 )
+            # First the news of the end: without it workers that find no scheduler wait an hour for its successor.
+            (Path(self.job.log_folder) / ENDED_FILE).touch()
             (Path(self.job.log_folder) / SCHEDULER_FILE).unlink(missing_ok=True)
 
     def check_workers(self, client: Client, needs: WorkerNeeds, notify: Notify) -> None:

@@ -107,6 +107,14 @@ def test_ids_come_in_their_order_and_unknown_ones_are_named(wide: galbatch.Catal
         wide.ids("M31")
 
 
+def test_of_no_ids_or_none_within_a_cone_no_rows_come(wide: galbatch.Catalog, rows: pa.Table) -> None:
+    one = rows["object_id"][3].as_py()
+    elsewhere = wide.cone(SkyCoord(150, -80, unit="deg"), 1 * u.arcsec)
+    for found in (wide.ids([]), elsewhere.ids([one])):
+        assert found.to_arrow(["object_id"]).num_rows == 0
+        assert len(found) == 0
+
+
 def test_conditions_are_joined(wide: galbatch.Catalog, rows: pa.Table) -> None:
     ra, bt = rows["ra_deg"].to_numpy(), rows[BT].to_numpy()
     expected = (ra < 150.0) & (bt > 0.5) & (rows["gampen_flags"].to_numpy() == 0)

@@ -35,9 +35,15 @@ def connected(tmp_path_factory):
         fake = FakeSlurm(folder / "slurm", monkeypatch)
         monkeypatch.setattr(jobs, "LOOK_S", 0.5)
         section = parsed(folder, cores=2, memory="4 GiB")
+        ended = folder / "logs" / "ended"
+        ended.parent.mkdir()
+        ended.touch()
         with cluster.connect(section) as client:
             client.wait_for_workers(2, timeout=900)
+            # Workers of the recipes read it, which are to join now and to leave then.
+            assert not ended.exists()
             yield section, client
+        assert ended.exists()
         assert not (folder / "logs" / "scheduler.json").exists()
         deadline = time.monotonic() + 600
         while fake.running():

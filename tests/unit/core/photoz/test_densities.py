@@ -8,6 +8,7 @@ from galbatch.core.photoz import (
     GridDensities,
     cde_loss,
     density_peaks,
+    highest_density_parts,
     histogram_crps,
     shortest_intervals,
 )
@@ -89,6 +90,35 @@ def test_peaks_are_counted_by_their_prominence():
     assert density_peaks(densities).tolist() == [1, 2, 1, 2, 1, 0, 0]
     # A peak at either end of the grid is one, too.
     assert density_peaks(np.array([[3.0, 1.0, 0.0, 2.0]])).tolist() == [2]
+
+
+def test_a_region_of_highest_density_may_be_several_intervals():
+    edges = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    mass = np.array(
+        [
+            [0.05, 0.25, 0.4, 0.25, 0.05],
+            [0.4, 0.05, 0.05, 0.1, 0.4],
+            [0.3, 0.0, 0.4, 0.0, 0.3],
+            [0.1, 0.1, 0.1, 0.1, 0.1],
+            np.full(5, np.nan),
+        ]
+    )
+    assert highest_density_parts(edges, mass, 0.6827).tolist() == [1, 2, 2, -1, -1]
+    assert highest_density_parts(edges, mass, 0.89).tolist() == [1, 2, 3, -1, -1]
+    # 0.3 in a bin of a tenth of the width is the highest density.
+    narrow = np.array([0.0, 1.0, 2.0, 2.1, 3.0, 4.0])
+    assert highest_density_parts(narrow, np.array([[0.35, 0.0, 0.3, 0.0, 0.35]]), 0.25).tolist() == [1]
+
+
+def test_two_normals_are_two_intervals_until_they_meet():
+    edges = np.linspace(0.0, 2.0, 401)
+    for apart, expected in ((0.9, 2), (0.1, 1)):
+        parts = [stats.norm(1.0 + sign * apart / 2, 0.06).cdf(edges) for sign in (-1, 1)]
+        mass = np.diff(np.mean(parts, axis=0))[None]
+        assert highest_density_parts(edges, mass, 0.6827).tolist() == [expected]
+        low, high = shortest_intervals(edges, mass, 0.6827)[0]
+        # The shortest interval of two far peaks holds the valley: it is longer than the region.
+        assert (high - low > 0.5) == (expected == 2)
 
 
 def test_the_cde_loss_is_least_for_the_right_density():

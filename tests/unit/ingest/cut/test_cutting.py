@@ -8,8 +8,10 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from galbatch import ingest
 from galbatch.config import FlagsConfig
 from galbatch.core.flags import PixelFlag
+from galbatch.core.types import CutoutSpec, Grid
 from galbatch.errors import TileError
 
 NJY = 10 ** (0.4 * 4.4)  # of one unit at zero point 27
@@ -240,3 +242,36 @@ def test_result_does_not_depend_on_the_block(two_patches, tan, read_tiles, objec
         np.testing.assert_array_equal(alone.image[0], together.image[index])
         np.testing.assert_array_equal(alone.crpix[0], together.crpix[index])
         assert alone.flags[0] == together.flags[index]
+
+
+class Lamp:
+    """A light of 5 nJy in the pixel of the object, whose noise and variance follow from the electrons that the tile states."""
+
+    key = 1
+
+    def image(self, object_id, bands, psf_fwhm_arcsec, *, grid, offset_px):
+        light = np.zeros((len(bands), grid.size_px, grid.size_px))
+        light[:, grid.size_px // 2, grid.size_px // 2] = 5.0
+        return light
+
+    def photon_noise(self, object_id, bands, light_njy, *, electrons_per_njy):
+        scale = np.array(electrons_per_njy)[:, None, None]
+        return scale * light_njy, 10 * scale * light_njy
+
+
+def test_light_comes_with_its_photon_noise_in_image_and_variance(
+    two_patches, tan, read_tiles, objects, monkeypatch
+):
+    table = objects(*position(tan(crpix=(1, 1)), 50, 48))
+    tiles = [dataclasses.replace(tile, electrons_per_njy=3.0) for tile in read_tiles(two_patches)]
+    settings = {
+        "spec": CutoutSpec(Grid(32, 0.168), ("g",)),
+        "flags": FlagsConfig(),
+        "object_flags": np.zeros(1, np.int32),
+    }
+    (bare,) = ingest.cut_blocks(table, tiles, **settings)
+    (lit,) = ingest.cut_blocks(table, tiles, **settings, light=Lamp())
+    for plane, added in (("image", 5.0 + 15.0), ("variance", 150.0)):
+        expected = np.zeros((1, 1, 32, 32))
+        expected[0, 0, 16, 16] = added
+        np.testing.assert_allclose(getattr(lit, plane) - getattr(bare, plane), expected, rtol=1e-4)

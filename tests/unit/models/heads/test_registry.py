@@ -12,7 +12,16 @@ from galbatch.models.heads import Head, head_problems
 from galbatch.models.metadata import HeadOptions
 
 PARAMETERS = (ParameterInfo("x", "", "x", "identity"), ParameterInfo("y", "", "y", "identity"))
-OPTIONS = {"binned": {"edges": ((0.0, 1.0), (0.0, 1.0, 2.0))}, "mixture": {"components": 2}}
+OPTIONS = {
+    "binned": {"edges": ((0.0, 1.0), (0.0, 1.0, 2.0))},
+    "mixture": {"components": 2},
+    "vector": {"length": 3},
+}
+
+
+def parameters_of(kind):
+    """Two parameters; a vector is one."""
+    return PARAMETERS[:1] if kind == "vector" else PARAMETERS
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -28,16 +37,18 @@ def test_a_head_is_one_file_that_has_its_name(kind):
 @pytest.mark.parametrize("kind", HEADS)
 def test_options_of_other_kinds_are_refused(kind):
     own = OPTIONS.get(kind, {})
-    assert head_problems(HeadInfo(kind, **own), PARAMETERS) == []
+    assert head_problems(HeadInfo(kind, **own), parameters_of(kind)) == []
     for other, options in OPTIONS.items():
         if other != kind:
-            (problem,) = head_problems(HeadInfo(kind, **own, **options), PARAMETERS)
-            assert problem == f"head {kind}: {next(iter(options))} belong to head {other}, and to no other"
+            (problem,) = head_problems(HeadInfo(kind, **own, **options), parameters_of(kind))
+            name = next(iter(options))
+            verb = "belong" if name.endswith("s") else "belongs"
+            assert problem == f"head {kind}: {name} {verb} to head {other}, and to no other"
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_options_that_are_missing_are_named(kind):
-    (problem,) = head_problems(HeadInfo(kind), PARAMETERS)
+    (problem,) = head_problems(HeadInfo(kind), parameters_of(kind))
     assert problem.startswith(f"head {kind}: {next(iter(OPTIONS[kind]))}")
 
 

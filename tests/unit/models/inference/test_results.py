@@ -88,11 +88,24 @@ def test_columns_of_sfnet(make):
 
 
 def test_new_statistics_raise_the_version():
-    """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md."""
+    """A leaf of an older version lacks a new column: change version and list together, and name it in CHANGELOG.md.
+
+    Columns of a density are parts of the fingerprint themselves, and no older bundle has a vector.
+    """
     assert INFER_VERSION == 10
     assert [statistic.value for statistic in Statistic] == [
         *("q", "mean", "std", "mode", "epistemic_std", "label"),
-        *("density", "hpd68_low", "hpd68_high", "hpd95_low", "hpd95_high", "peaks", "corr"),
+        *(
+            "density",
+            "vector",
+            "hpd68_low",
+            "hpd68_high",
+            "hpd95_low",
+            "hpd95_high",
+            "hpd68_parts",
+            "hpd95_parts",
+        ),
+        *("peaks", "corr"),
         *(
             "passes",
             "mc_error",
@@ -140,14 +153,15 @@ def test_a_density_states_its_grid_and_its_unit(make):
     columns = result_columns(make.gampen_metadata(), name="net", quantiles=(0.5,), densities=(grid,))
     names = [column.name for column in columns]
     start = names.index("net_re_arcsec_density")
-    words = ["density", "hpd68_low", "hpd68_high", "hpd95_low", "hpd95_high", "peaks"]
-    assert names[start : start + 6] == [f"net_re_arcsec_{word}" for word in words]
-    density, low, *_, peaks = columns[start : start + 6]
+    words = ["density", "hpd68_low", "hpd68_high", "hpd95_low", "hpd95_high"]
+    words += ["hpd68_parts", "hpd95_parts", "peaks"]
+    assert names[start : start + 8] == [f"net_re_arcsec_{word}" for word in words]
+    density, low, *_, peaks = columns[start : start + 8]
     assert (density.dtype, density.length, density.grid) == ("float32", 50, (0.0, 5.0))
     assert (density.unit, low.unit, peaks.unit) == ("arcsec**-1", "arcsec", "")
     assert "in each of 50 equal bins from 0 to 5" in density.description
     assert parse_columns(["flags", *names])["net_re_arcsec_hpd68_low"][1].statistic is Statistic.HPD68_LOW
-    for column in columns[start : start + 6]:
+    for column in columns[start : start + 8]:
         parse_ucd(column.ucd, check_controlled_vocabulary=True)
     # Only of the parameter that is named.
     assert not [name for name in names if "density" in name and "re_arcsec" not in name]

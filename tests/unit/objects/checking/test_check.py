@@ -271,7 +271,7 @@ def test_a_hats_catalog_is_checked_as_the_same_rows_in_a_file(tmp_path: Path, wr
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=37)
     table.to_pandas().to_csv(tmp_path / "a.csv", index=False)
     feeding = Feeding(
-        ("ebv",), {"all": None, "bright": "i_cmodel_mag < 22"}, FlagsConfig(neighbor_radius_arcsec=2.0)
+        {"ebv": None}, {"all": None, "bright": "i_cmodel_mag < 22"}, FlagsConfig(neighbor_radius_arcsec=2.0)
     )
     found = {}
     for path in (folder, tmp_path / "a.parquet", tmp_path / "a.csv"):

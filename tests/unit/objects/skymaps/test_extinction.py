@@ -120,11 +120,26 @@ def pixel_table(pixels):
         (healpix_table(2, "RING", NSIDE=4), "TEMPERATURE has 48 values; expected 12 NSIDE.2 = 192"),
         (healpix_table(2, "NESTED", NSIDE=3), "NSIDE is 3; expected a power of two"),
         (healpix_table(2, "RING", NSIDE="two"), "NSIDE is two; expected a power of two"),
-        (pixel_table([1, np.nan]), "column PIXEL holds numbers that are no pixel"),
+        (pixel_table([1, np.nan]), "column PIXEL holds nan; expected numbers of pixels, 0 to .* = 47"),
+        (pixel_table([1, np.inf]), "column PIXEL holds inf; expected"),
+        (pixel_table([48, 1]), "column PIXEL holds 48; expected"),
         (fits.PrimaryHDU(np.zeros((4, 4)), fits.Header(SUPERGALACTIC)), "axes SLON-ZEA and SLAT-ZEA"),
         (text_table(), "column NAME holds no numbers"),
     ],
-    ids=["frame", "ordering", "wcs", "empty", "length", "nside", "nside text", "pixel", "axes", "text"],
+    ids=[
+        "frame",
+        "ordering",
+        "wcs",
+        "empty",
+        "length",
+        "nside",
+        "nside text",
+        "no pixel",
+        "infinite",
+        "beyond",
+        "axes",
+        "text",
+    ],
 )
 def test_maps_that_do_not_say_what_they_are_are_refused(tmp_path, hdu, message):
     hdu.writeto(tmp_path / "a.fits")

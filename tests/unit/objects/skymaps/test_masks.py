@@ -1,5 +1,8 @@
 """Which positions lie in a mask, against shapes whose inside follows from a formula."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -86,19 +89,71 @@ def test_zeros_of_a_healsparse_map_lie_outside(tmp_path):
     assert inside(tmp_path / "b.hsp", RA[:0], DEC[:0]).shape == (0,)
 
 
+POLYGONS = """2 polygons
+polygon 0 ( 3 caps, 1 weight, 0 pixel, 0.1 str):
+ {x} {y} {z} 3.4e-5
+ 0.0 0.0 1.0 -0.9651
+ {x} {y} {z} -2e-6
+polygon 1 ( 1 caps, 0 weight, 0 pixel, 0.1 str):
+ 0.0 0.0 1.0 2.0
+"""
+
+
+def test_polygons_of_mangle_are_caps_with_a_weight(tmp_path):
+    """A cap (x, y, z, c) holds the points of which 1 - cos of the angle from its axis is below c; a negative c its complement."""
+    pytest.importorskip("pymangle", reason="pymangle is under the GPL and compiled: in no lock file")
+    axis = SkyCoord(150.0, 2.0, unit="deg").cartesian.xyz.value
+    path = tmp_path / "a.ply"
+    path.write_text(POLYGONS.format(**dict(zip("xyz", axis, strict=True))))
+    points = SkyCoord(RA, DEC, unit="deg").cartesian.xyz.value
+    from_axis = 1 - axis @ points
+    right = (from_axis < 3.4e-5) & (from_axis > 2e-6) & (1 - points[2] > 0.9651)
+    assert 100 < right.sum() < 1000
+    np.testing.assert_array_equal(inside(path), right)
+    assert inside(path, RA[:0], DEC[:0]).shape == (0,)
+
+
+def test_what_pymangle_says_of_positions_and_files_is_taken(tmp_path, monkeypatch):
+    class Mangle:
+        def __init__(self, path):
+            if "polygon" not in Path(path).read_text():
+                raise OSError("Error reading mangle mask")
+
+        def weight(self, ra, dec):
+            assert len(ra)
+            return np.where(dec > 2, 0.3, 0.0)
+
+    monkeypatch.setattr(masks, "require", lambda package, *, where: SimpleNamespace(Mangle=Mangle))
+    (tmp_path / "a.pol").write_text("1 polygons")
+    np.testing.assert_array_equal(inside(tmp_path / "a.pol"), DEC > 2)
+    assert inside(tmp_path / "a.pol", RA[:0], DEC[:0]).dtype == np.bool_
+    (tmp_path / "b.ply").write_text("vertices")
+    with pytest.raises(
+        ObjectListError, match=r"\[\[masks\]\] m: .*b.ply: is no file of polygons .* poly2poly -op"
+    ):
+        inside(tmp_path / "b.ply")
+
+    def unreachable(path, *, sha256):
+        raise TimeoutError("the store does not answer")
+
+    # A store that fails says nothing about the file.
+    monkeypatch.setattr(masks.storage, "local_copy", unreachable)
+    with pytest.raises(TimeoutError, match="does not answer"):
+        inside(tmp_path / "a.pol")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.reg", "image\ncircle(10,10,5)\n", "1 of its 1 regions are in pixels"),
         ("a.reg", "icrs\npoint(10,10)\n", "no region with an area"),
-        ("a.ply", "polygon 0 ( 4 caps", "polygons of mangle are not read"),
         ("a.reg", "icrs\ncircle(10,10)\n", "is no region file of ds9"),
         ("a.reg", "icrs\ncircle(1,1,1)\npanda(10,10,0,90,1,0.1,0.4,1)\n", '1 of its lines .*"panda"'),
         ("a.reg", "circle(10,10,1)\nicrs\ncircle(1,1,1)\n", "1 of its lines .*frame was not found"),
         ("a.reg", "ecliptic\nbox(10,10,1,1,0)\n", "ecliptic coordinates; save it in fk5"),
         ("a.fits", "no FITS", "is no MOC .* a mask is a MOC, a HealSparse map"),
     ],
-    ids=["pixels", "points", "mangle", "values", "shape", "no frame", "frame", "moc"],
+    ids=["pixels", "points", "values", "shape", "no frame", "frame", "moc"],
 )
 def test_masks_that_are_not_read_are_refused_by_name(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy import units as u
+from astropy.io import fits
 from astropy.table import QTable, Table
 
 from galbatch.errors import OutputError
@@ -99,21 +100,53 @@ def test_vectors_with_nulls_are_masked_arrays(tmp_path: Path, kind: pa.DataType)
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.list_(pa.int16(), 3), pa.list_(pa.int64()), pa.list_(pa.uint64(), 3), pa.list_(pa.uint8(), 3)]
+    "kind",
+    [
+        pa.list_(pa.int8(), 3),
+        pa.list_(pa.int16(), 3),
+        pa.list_(pa.int64()),
+        pa.list_(pa.uint8(), 3),
+        pa.list_(pa.uint32()),
+    ],
 )
-def test_integers_of_vectors_are_masked_in_memory_and_text_in_files(
-    tmp_path: Path, kind: pa.DataType
-) -> None:
-    largest = 2**63 + 1 if pa.types.is_uint64(kind.value_type) else 200 if "8" in str(kind) else 2**14 + 1
-    rows = [[largest, None, 3], None, [None] * 3, [4, 5, 6]]
+def test_vectors_of_integers_with_nulls_are_masked_arrays(tmp_path: Path, kind: pa.DataType) -> None:
+    limits = np.iinfo(kind.value_type.to_pandas_dtype())
+    rows = [[limits.max, None, 3], None, [None] * 3, [limits.min, 5, 6]]
     table = pa.table({"object_id": [1, 2, 3, 4], "v": pa.array(rows, kind)})
     vectors = astropy_table(table, for_file=False)["v"]
     assert vectors.dtype == kind.value_type.to_pandas_dtype()
-    assert vectors.mask.tolist() == [[False, True, False], [True] * 3, [True] * 3, [False] * 3]
-    assert vectors.tolist() == [[largest, None, 3], [None] * 3, [None] * 3, [4, 5, 6]]
+    masked = [[limits.max, None, 3], [None] * 3, [None] * 3, [limits.min, 5, 6]]
+    assert vectors.tolist() == masked
+    for suffix in ("fits", "vot", "ecsv"):
+        path = str(tmp_path / f"a.{suffix}")
+        write_table(path, table)
+        assert Table.read(path)["v"].tolist() == masked
+        assert read_table(path)["v"].to_pylist()[0] == masked[0]
+
+
+def test_vectors_of_large_integers_are_masked_in_memory_and_text_in_files(tmp_path: Path) -> None:
+    rows = [[2**63 + 1, None, 3], None, [4, 5, 6]]
+    table = pa.table({"v": pa.array(rows, pa.list_(pa.uint64(), 3))})
+    assert astropy_table(table, for_file=False)["v"].tolist() == [rows[0], [None] * 3, rows[2]]
     for suffix in ("fits", "vot", "ecsv"):
         write_table(str(tmp_path / f"a.{suffix}"), table)
-        assert Table.read(tmp_path / f"a.{suffix}")["v"][0] == f"[{largest}, null, 3]"
+        assert Table.read(tmp_path / f"a.{suffix}")["v"][0] == f"[{2**63 + 1}, null, 3]"
+
+
+@pytest.mark.parametrize("suffix", ["fits", "vot"])
+def test_a_missing_integer_is_none_that_the_column_has(tmp_path: Path, suffix: str) -> None:
+    """The null value that astropy's writers state by default, 999999, and the least of the type are ids like others."""
+    values = [999999, -(2**31), -(2**31) + 1, None, 0]
+    path = str(tmp_path / f"a.{suffix}")
+    write_table(
+        path,
+        pa.table({"id": pa.array(values, pa.int32()), "byte": pa.array([0, 1, 2, None, 255], pa.uint8())}),
+    )
+    back = Table.read(path)
+    assert back["id"].tolist() == values
+    assert back["byte"].tolist() == [0, 1, 2, None, 255]
+    if suffix == "fits":
+        assert fits.getheader(path, 1)["TNULL1"] == -(2**31) + 2
 
 
 def test_integers_and_booleans_keep_their_types_in_memory() -> None:

@@ -1,70 +1,21 @@
 """Redshifts whose statistics are known, in a catalog with their densities."""
 
-import dataclasses
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy import stats
 from typer.testing import CliRunner
 
-from galbatch import catalog
 from galbatch.cli.app import app
-from galbatch.core import sky
-from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, ColumnKey, Statistic
-from galbatch.core.pixels import Partition
 from galbatch.errors import UsageError
 from galbatch.reporting import ComparisonOptions, compare
 
 N, WIDTH = 1500, 0.08
-EDGES = np.linspace(-0.5, 2.5, 601)
-LEVELS = (0.15865, 0.5, 0.84135)
-QUANTILES = [ColumnKey(Statistic.QUANTILE, "z", level=level) for level in LEVELS]
-
-
-def density():
-    plain = ColumnKey(Statistic.DENSITY, "z").column("net", what="z", n_bins=600, low=-0.5, high=2.5)
-    return dataclasses.replace(plain, length=600, grid=(-0.5, 2.5))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Right normal posteriors at z_phot, of objects that are fainter the farther they are."""
-    folder = tmp_path_factory.mktemp("redshifts")
-    rng = np.random.default_rng(8)
-    z_phot = rng.uniform(0.2, 1.4, N)
-    z_spec = rng.normal(z_phot, WIDTH)
-    columns = (
-        PIXEL_FLAGS,
-        *(q.column("net", what="z") for q in QUANTILES),
-        density(),
-        MODEL_FLAGS.column("net"),
-    )
-    normal = stats.norm(z_phot[:, None], WIDTH)
-    values = {column.name: column.empty(N) for column in columns}
-    for key, of_level in zip(QUANTILES, normal.ppf(LEVELS).T, strict=True):
-        values[key.name("net")][:] = of_level
-    values["net_z_density"][:] = np.diff(normal.cdf(EDGES), axis=1) / 0.005
-    values["net_flags"][:] = 0
-    ra, dec = rng.uniform(150, 150.5, N), rng.uniform(2, 2.5, N)
-    index = sky.healpix_29(ra, dec)
-    kept = pa.schema([pa.field("mag_i", pa.float64())])
-    schema = catalog.leaf_schema(columns, id_type=pa.int64(), kept=kept)
-    ids, magnitude = np.arange(N), 20 + 2 * z_phot
-    arrays = [pa.array(a) for a in (index, ids, ra, dec, magnitude)]
-    arrays += [column.as_arrow(values[column.name]) for column in columns]
-    partition = Partition(0, int(sky.pixel_of(index, 0)[0]), 0, N)
-    table = pa.table(arrays, schema=schema).take(np.argsort(index))
-    catalog.write_leaf(str(folder / "catalog"), partition, table, footer={})
-    catalog.finish(str(folder / "catalog"), partitions=[partition], properties={}, n_rows_expected=N)
-    spec = z_spec.copy()
-    spec[:3] = [-99.0, np.nan, -1.0]  # as tables write where there is none
-    pq.write_table(pa.table({"object_id": ids, "z": spec, "z_true": spec}), folder / "spec.parquet")
-    far = pa.table({"mag_i": np.linspace(21.8, 22.8, 400)})  # z from 0.9 to 1.4
-    pq.write_table(far, folder / "target.parquet")
-    pq.write_table(pa.table({"z_phot": z_phot, "z_spec": spec}), folder / "own.parquet")
-    return folder
+def folder(redshifts):
+    return redshifts
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,10 @@ def test_numbers_of_features():
     np.testing.assert_allclose(found.share, [1.0, 30 / 59, 10 / 59])
     # All objects of 3 and 5 have 7; 3 and 5 never meet.
     np.testing.assert_allclose(found.together, [[1, 30 / 59, 10 / 59], [1, 1, 0], [1, 0, 1]])
-    assert found.strongest[1] == 4
+    assert found.strongest[1, 0] == 4
+    # The others by their activation, in order; feature 3 is in rank 1 of every second object.
+    order = np.arange(0, 60, 2)[np.argsort(-features.activation[:-1:2, 1])]
+    assert found.strongest[1].tolist() == order[:3].tolist()
     # The radius grows with the activation of feature 7; with that of 3 it has nothing to do, but for chance.
     expected = spearmanr(features.activation[:-1:2, 1], quantities[0].median[:-1:2]).statistic
     np.testing.assert_allclose(found.correlation[:2, 0], [1.0, expected])
@@ -47,9 +50,28 @@ def test_few_objects_and_values_that_do_not_vary_have_no_correlation():
     assert np.isnan(summarize_features(features, flat).correlation).all()
 
 
+def test_correlations_of_many_objects_are_those_of_a_sample(monkeypatch):
+    features, quantities = made(300)
+    whole = summarize_features(features, quantities)
+    monkeypatch.setattr(heat_maps, "MOST_RANKED", 100)
+    found = summarize_features(features, quantities)
+    np.testing.assert_array_equal(found.n_objects, whole.n_objects)
+    assert found.correlation[0, 0] == pytest.approx(1.0)
+    # Of 50 objects with feature 3 instead of 150: the standard error is 0.14.
+    assert found.correlation[1, 0] != whole.correlation[1, 0]
+    assert found.correlation[1, 0] == pytest.approx(whole.correlation[1, 0], abs=0.45)
+
+
 def test_nothing_fired():
     features = Features(np.full((5, 2), -1), np.full((5, 2), np.nan))
     assert summarize_features(features, []) is None
+
+
+def test_objects_in_which_a_feature_is_strongest_are_fewer_than_three():
+    features = Features(np.array([[5, -1], [5, 8]]), np.array([[1.0, np.nan], [2.0, 0.5]]))
+    found = summarize_features(features, [])
+    assert found.number.tolist() == [5, 8]
+    assert found.strongest.tolist() == [[1, 0, -1], [1, -1, -1]]
 
 
 def test_the_most_frequent_are_shown():
