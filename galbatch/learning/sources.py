@@ -37,6 +37,7 @@ class DataSource:
     objects : number of galaxies to simulate; None: the recipe's
     population : name of the population to simulate; None: the recipe's
     further : further columns of the table of labels, for the results of a calibration
+    spoiled : whether part of the simulated images are spoiled, as real ones are and no label tells
     """
 
     store: str | None = None
@@ -47,6 +48,7 @@ class DataSource:
     further: FurtherColumns = NO_COLUMNS
     weights: tuple[float, ...] = ()
     columns: str | None = None
+    spoiled: bool = False
 
     @property
     def is_simulated(self) -> bool:
@@ -86,7 +88,7 @@ class DataSource:
 
     def adapt_recipe(self, recipe: models.Recipe) -> models.Recipe:
         """Return the recipe with the number of galaxies and the population of this source, if these are given."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"spoiled": self.spoiled}
         if self.objects is not None:
             changes["n_objects"] = self.objects
         if self.population is not None:
@@ -179,7 +181,8 @@ def simulate_labeled(
         The simulation lacks a band, parameter, auxiliary input or pixel scale of the settings.
     """
     if notify is not None:
-        notify(f"simulating {recipe.n_objects} galaxies of population {recipe.population}")
+        spoiled = ", part of them spoiled" if recipe.spoiled else ""
+        notify(f"simulating {recipe.n_objects} galaxies of population {recipe.population}{spoiled}")
     _require_simulated(settings)
     drawn = simulation.training_set(
         recipe.n_objects,
@@ -187,15 +190,19 @@ def simulate_labeled(
         size_px=settings.size_px or recipe.size_px,
         population=recipe.population,
         seed=recipe.seed,
+        spoiled=recipe.spoiled,
         # The cores that this process may use, which in a container or batch job are fewer than the machine's.
         processes=len(os.sched_getaffinity(0)) if recipe.n_objects >= WORTH_PROCESSES else None,
     )
     labels = [drawn.truth.column(parameter.name).to_numpy() for parameter in settings.parameters]
+    origin = {"simulated": recipe.n_objects, "population": recipe.population, "simulation_seed": recipe.seed}
+    if recipe.spoiled:
+        origin["augmented"] = True
     return LabeledImages(
         drawn.images,
         np.stack(labels, axis=1).astype(np.float64),  # (object, parameter)
         models.Extras(psf_fwhm_arcsec=drawn.psf_fwhm_arcsec),
-        {"simulated": recipe.n_objects, "population": recipe.population, "simulation_seed": recipe.seed},
+        origin,
         strata={"size_arcsec": np.asarray(drawn.truth["re_arcsec"].to_numpy(), dtype=np.float64)},
     )
 

@@ -137,6 +137,10 @@ def _check_arguments(architecture: str, output: Path, source: DataSource) -> Non
     source.check(takes_pixels=architecture != "mlp")
     if not source.is_simulated and (source.objects is not None or source.population is not None):
         raise UsageError("--objects and --population are of the simulation; with --labels they mean nothing")
+    if source.spoiled and not source.is_simulated:
+        raise UsageError(
+            "--augment: spoils simulated galaxies; cutouts with --labels are as the survey has them"
+        )
     if output.suffix != ".pt":
         raise UsageError(f"-o {output}: a bundle's name ends in .pt")
     if output.is_dir():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from galbatch.simulation.light.camera import BANDS, PIXEL_SCALE_ARCSEC, draw_psf
 from galbatch.simulation.light.fourier import Psf
 from galbatch.simulation.light.noise import add_noise
 from galbatch.simulation.light.render import Component, draw_light
+from galbatch.simulation.light.spoiling import NOT_SPOILED, draw_spoiling
 from galbatch.simulation.population import draw_population, require_population
 from galbatch.simulation.processes import map_in_processes
 from galbatch.simulation.surroundings import draw_neighbors, neighbor_light
@@ -24,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 STAMPS_PER_TASK = 250
 NEIGHBORS_STREAM = 100  # Part of the random seed of the neighbors; the noise of the bands has 1, 2 and 3.
+SPOILING_STREAM = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Sky:
         Add noise of sky and photons.
     correlated : bool
         The noise is correlated as in coadds (see noise.py), not independent between pixels.
+    spoiled : bool
+        Spoil part of the stamps, as real images are and no label tells (see spoiling.py).
     pixel_scale_arcsec : float
         Pixel scale. The sky noise per pixel is scaled with it.
     """
@@ -45,6 +50,7 @@ class Sky:
     neighbors: bool = False
     noise: bool = True
     correlated: bool = False
+    spoiled: bool = False
     pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
 
 
@@ -78,6 +84,7 @@ def training_set(
     size_px: int,
     population: str,
     seed: int,
+    spoiled: bool = False,
     processes: int | None = None,
 ) -> TrainingSet:
     """Draw galaxies of a population and their stamps, with the sky of that population (`SKIES`).
@@ -88,6 +95,9 @@ def training_set(
         As for `draw_population`. The same seed gives the same stamps for any number of processes and choice of bands.
     size_px
         Pixels on a side, each of 0.168 arcsec.
+    spoiled
+        Spoil part of the stamps by close neighbors, sky offsets, other PSFs than the stated ones and flat cores. The galaxies, their noise
+        and the truth are those of the same seed without.
     processes
         Number of worker processes, which are spawned. With None or 1 this process draws.
 
@@ -98,9 +108,8 @@ def training_set(
     """
     require_population(population)
     truth = draw_population(n_objects, bands=bands, population=population, seed=seed)
-    images = draw_stamps(
-        truth, bands=bands, size_px=size_px, seed=seed, sky=SKIES[population], processes=processes
-    )
+    sky = dataclasses.replace(SKIES[population], spoiled=spoiled)
+    images = draw_stamps(truth, bands=bands, size_px=size_px, seed=seed, sky=sky, processes=processes)
     return TrainingSet(images, truth, stamp_psf_fwhm_arcsec(truth, bands=bands, seed=seed))
 
 
@@ -166,6 +175,11 @@ class _Settings:
     sky: Sky
 
 
+class _Pixels(TypedDict):
+    size_px: int
+    pixel_scale_arcsec: float
+
+
 def _draw_some(truth: pa.Table, settings: _Settings) -> npt.NDArray[np.float32]:
     shape = (len(truth), len(settings.bands), settings.size_px, settings.size_px)
     stamps = np.empty(shape, dtype=np.float32)
@@ -178,20 +192,38 @@ def _draw_stamp(row: Mapping[str, Any], settings: _Settings) -> Floats:
     """Draw the stamp (band, y, x) of one galaxy."""
     sky, object_id = settings.sky, row["object_id"]
     rng = np.random.default_rng([settings.seed, object_id])
-    psfs = draw_psfs(settings.bands, rng)
+    stated_psfs = draw_psfs(settings.bands, rng)
     x, y = rng.uniform(-0.5, 0.5, 2).tolist()
-    size_px, scale = settings.size_px, sky.pixel_scale_arcsec
-    light = draw_galaxy(
-        row, settings.bands, psfs, size_px=size_px, offset_px=(x, y), pixel_scale_arcsec=scale
-    )
+    spoiling = NOT_SPOILED
+    if sky.spoiled:
+        spoiling = draw_spoiling(np.random.default_rng([settings.seed, object_id, SPOILING_STREAM]))
+    psfs = spoiling.widened(stated_psfs)
+    pixels: _Pixels = {"size_px": settings.size_px, "pixel_scale_arcsec": sky.pixel_scale_arcsec}
+    light = draw_galaxy(row, settings.bands, psfs, offset_px=(x, y), **pixels)
+    peaks_njy = light.max(axis=(1, 2))
+    if spoiling.neighbor is not None:
+        fluxes = _fluxes_njy(row, settings.bands)
+        light += spoiling.neighbor_light(fluxes, settings.bands, psfs, offset_px=(x, y), **pixels)
     if sky.neighbors:
         rng = np.random.default_rng([settings.seed, object_id, NEIGHBORS_STREAM])
-        neighbors = draw_neighbors(
-            settings.bands, rng, size_px=size_px, flux_g_njy=row["flux_njy"], pixel_scale_arcsec=scale
-        )
-        light += neighbor_light(neighbors, psfs, size_px=size_px, pixel_scale_arcsec=scale)
-    if not sky.noise:
-        return light
+        neighbors = draw_neighbors(settings.bands, rng, flux_g_njy=row["flux_njy"], **pixels)
+        light += neighbor_light(neighbors, psfs, **pixels)
+    if sky.noise:
+        _add_noise(light, object_id, settings)
+    for image, band, peak_njy in zip(light, settings.bands, peaks_njy, strict=True):
+        image[:] = spoiling.spoiled(image, band, peak_njy=peak_njy, pixel_scale_arcsec=sky.pixel_scale_arcsec)
+    return light
+
+
+def _fluxes_njy(row: Mapping[str, Any], bands: Sequence[str]) -> Floats:
+    """Return the total flux of a galaxy in each band, (band,), nJy."""
+    return np.array(
+        [sum(row[f"{part}_flux_{band}_njy"] or 0.0 for part in ("disk", "bulge")) for band in bands]
+    )
+
+
+def _add_noise(light: Floats, object_id: int, settings: _Settings) -> None:
+    """Add noise to the light (band, y, x) of a stamp, in place."""
     for index, band in enumerate(settings.bands):
         # Each band has its own generator, so that its noise does not depend on the other bands.
         rng = np.random.default_rng([settings.seed, object_id, 1 + BANDS.index(band)])
@@ -199,10 +231,9 @@ def _draw_stamp(row: Mapping[str, Any], settings: _Settings) -> Floats:
             light[index],
             band,
             rng,
-            correlate=sky.correlated,
-            pixel_scale_arcsec=sky.pixel_scale_arcsec,
+            correlate=settings.sky.correlated,
+            pixel_scale_arcsec=settings.sky.pixel_scale_arcsec,
         )[0]
-    return light
 
 
 def draw_galaxy(

@@ -69,6 +69,13 @@ def train(
     population: Annotated[
         str | None, typer.Option(help="population to simulate, paper or survey; default: the recipe's")
     ] = None,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment",
+            help="spoil part of the simulated images as real ones are: by close neighbors, sky offsets, other PSFs and flat cores",
+        ),
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(help="largest number of epochs; default: that of the settings", min=1)
     ] = None,
@@ -105,6 +112,7 @@ def train(
         population=population,
         weights=parse_numbers("--weights", weights, "numbers separated by commas, such as 0.2,1"),
         columns=columns,
+        spoiled=augment,
     )
     # Options of the command line replace single settings of the file; None means not given.
     options = {"epochs": epochs, "seed": seed}

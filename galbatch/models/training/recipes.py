@@ -49,6 +49,7 @@ class Recipe:
     size_px : side of the simulated images, in pixels
     n_objects, population, seed : number of objects, population and seed of the simulated training set; the columns of its
         truth have the parameters' names
+    spoiled : whether part of the images are spoiled as real ones are: by close neighbors, sky offsets, other PSFs and flat cores
     """
 
     settings: TrainingSettings
@@ -56,6 +57,7 @@ class Recipe:
     n_objects: int = 30_000
     population: str = "paper"
     seed: int = 101
+    spoiled: bool = False
 
 
 GAMPEN = TrainingSettings(

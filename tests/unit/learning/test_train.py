@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from galbatch import models, simulation
@@ -51,3 +52,23 @@ def test_a_folder_is_no_bundle_to_write(tmp_path):
     (tmp_path / "a.pt").mkdir()
     with pytest.raises(UsageError, match=r"a\.pt: is a folder; name the file to write"):
         prepare_training("sfnet", tmp_path / "a.pt", source=DataSource())
+
+
+def test_cutouts_with_labels_are_not_spoiled_by_augment(tmp_path):
+    source = DataSource("cutouts.zarr", ("labels.parquet",), spoiled=True)
+    with pytest.raises(UsageError, match="--augment: spoils simulated galaxies"):
+        prepare_training("sfnet", tmp_path / "a.pt", source=source)
+
+
+def test_augment_spoils_the_galaxies_that_are_drawn_and_is_recorded(tmp_path):
+    source = DataSource(objects=40, population="survey", spoiled=True)
+    task = prepare_training("sfnet", tmp_path / "a.pt", source=source)
+    clean = dataclasses.replace(task.recipe, spoiled=False)
+    lines = []
+    spoiled = simulate_labeled(task.recipe, task.settings, notify=lines.append)
+    of_clean = simulate_labeled(clean, task.settings)
+    assert lines == ["simulating 40 galaxies of population survey, part of them spoiled"]
+    assert spoiled.origin == {**of_clean.origin, "augmented": True}
+    np.testing.assert_array_equal(spoiled.labels, of_clean.labels)
+    changed = (spoiled.images != of_clean.images).any(axis=(1, 2, 3))
+    assert 15 < changed.sum() < 38
