@@ -2,7 +2,8 @@
 
 A simulation, seeded: the run's own submission queue decides what is submitted when, what is tried again and what is given up;
 workers, their speed and their faults are made up here and take no time. Each worker has one GPU, which infers one partition at
-a time, and threads that cut. No GPU was measured: the rates in `Rates` are assumptions, which the options change.
+a time, and threads that cut. What a task takes beside its objects, how tasks scatter, how fast a thread cuts and how many passes a
+galaxy takes are measured (`task_times.py`, `stopping.py`); the speed of a GPU and the faults are assumptions: see `Rates`.
 Run: python benchmarks/survey_scale.py [GALAXIES]
 """
 
@@ -32,9 +33,13 @@ from galbatch.execution.submission import Attempt, SubmissionQueue, pausing, que
 HOUR_S = 3600.0
 
 
+MEASURED = ("passes", "cutouts_per_s", "start_s", "start_cutting_s", "scatter")
+"""The rates that other benchmarks measure; no GPU was measured, and faults are nobody's to measure here."""
+
+
 @dataclass(frozen=True)
 class Rates:
-    """The speeds and faults that are assumed.
+    """The speeds and faults of the simulation; `measured` replaces what other benchmarks have measured.
 
     Attributes
     ----------
@@ -42,7 +47,7 @@ class Rates:
     passes : mean number of passes an object
     cutouts_per_s : objects that one thread cuts in a second, at 239 px, with mask and variance
     cutting_threads : threads of a worker that cut
-    start_s : time of a task beside its objects: opening files, committing
+    start_s, start_cutting_s : time of a task beside its objects, of one that infers and one that cuts: opening files, committing
     scatter : standard deviation of the logarithm of a task's time
     slow, slow_factor : share of the tasks that take longer, and how many times as long
     lost_every_h, back_after_h : mean time after which a worker is taken away, and until another takes its place
@@ -54,6 +59,7 @@ class Rates:
     cutouts_per_s: float = 250.0
     cutting_threads: int = 3
     start_s: float = 2.0
+    start_cutting_s: float = 2.0
     scatter: float = 0.1
     slow: float = 0.01
     slow_factor: float = 5.0
@@ -61,6 +67,19 @@ class Rates:
     back_after_h: float = 1 / 6
     passing: float = 0.002
     broken: float = 1e-4
+
+    @classmethod
+    def measured(cls) -> Rates:
+        """Return the rates with the values of the last kept runs of `task_times.py` and `stopping.py`."""
+        times = json.loads((RESULTS / "task_times.json").read_text(encoding="utf-8"))["measured"]
+        stopping = json.loads((RESULTS / "stopping_of_full_width.json").read_text(encoding="utf-8"))
+        return cls(
+            passes=stopping["learned"]["mean_passes"],
+            cutouts_per_s=1 / times["ingest"]["object_s"],
+            start_s=times["infer"]["start_s"],
+            start_cutting_s=times["ingest"]["start_s"],
+            scatter=max(one["scatter"] for one in times.values()),
+        )
 
 
 @dataclass
@@ -187,9 +206,11 @@ class Simulated:
 
     def _duration_s(self, future: Future) -> float:
         rates, n_objects = self.rates, future.part.partition.n_objects
-        of_one = rates.passes / rates.passes_per_s if future.step == "infer" else 1 / rates.cutouts_per_s
+        infers = future.step == "infer"
+        of_one = rates.passes / rates.passes_per_s if infers else 1 / rates.cutouts_per_s
+        start_s = rates.start_s if infers else rates.start_cutting_s
         slow = rates.slow_factor if self.rng.random() < rates.slow else 1.0
-        return (rates.start_s + n_objects * of_one) * slow * self.rng.lognormal(0.0, rates.scatter)
+        return (start_s + n_objects * of_one) * slow * self.rng.lognormal(0.0, rates.scatter)
 
     def _end(self, future: Future) -> Any:
         del self.begun[future.key]
@@ -309,11 +330,15 @@ def run(n_galaxies: int, n_gpus: int, max_objects: int, *, rates: Rates, seed: i
 
 def main(n_galaxies: int = 1_000_000_000) -> None:
     """Simulate runs on more and more GPUs, and with smaller and larger partitions; report."""
-    rates, rows = Rates(), []
+    rates, rows = Rates.measured(), []
     for n_gpus, max_objects in ((8, 20_000), (64, 20_000), (512, 20_000), (512, 80_000), (512, 5_000)):
         rows.append(run(n_galaxies, n_gpus, max_objects, rates=rates))
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    content = {"question": __doc__.splitlines()[0], "assumed": asdict(rates), "simulated": rows}
+    split = {
+        kind: {name: value for name, value in asdict(rates).items() if (name in MEASURED) == is_measured}
+        for kind, is_measured in (("measured", True), ("assumed", False))
+    }
+    content = {"question": __doc__.splitlines()[0], **split, "simulated": rows}
     (RESULTS / "survey_scale.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -26,6 +26,7 @@ def test_all_find_the_same_and_little_is_read(query, tmp_path):
     kept = {path.name: json.loads(path.read_text()) for path in (tmp_path / "results").iterdir()}
     assert sorted(kept) == [
         "100_ids_in_0_02_million_rows.json",
+        "100_ids_in_0_02_million_rows__read_from_the_disk.json",
         "a_cone_of_1_arcmin_in_0_02_million_rows.json",
         "one_id_in_0_02_million_rows.json",
     ]

@@ -1,6 +1,7 @@
 """The simulation of large runs: what it counts adds up, and the run's own queue loses nothing."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,14 @@ def survey_scale(monkeypatch):
 @pytest.fixture
 def faultless(survey_scale):
     return survey_scale.Rates(
-        slow=0.0, scatter=0.0, passing=0.0, broken=0.0, lost_every_h=1e9, start_s=0.0, cutouts_per_s=1e9
+        slow=0.0,
+        scatter=0.0,
+        passing=0.0,
+        broken=0.0,
+        lost_every_h=1e9,
+        start_s=0.0,
+        start_cutting_s=0.0,
+        cutouts_per_s=1e9,
     )
 
 
@@ -44,3 +52,19 @@ def test_faults_cost_what_was_begun_and_lose_no_galaxy(survey_scale, faultless):
     assert 0.1 < found["share_lost"] < 0.2
     assert 0 < found["partitions_failed"] < 20
     assert found["workers_lost"] > 50
+
+
+def test_measured_rates_are_those_of_the_kept_runs(survey_scale, monkeypatch, tmp_path):
+    times = {
+        "ingest": {"start_s": 0.5, "object_s": 0.004, "scatter": 0.2},
+        "infer": {"start_s": 1.5, "object_s": 0.01, "scatter": 0.1},
+    }
+    (tmp_path / "task_times.json").write_text(json.dumps({"measured": times}))
+    (tmp_path / "stopping_of_full_width.json").write_text(json.dumps({"learned": {"mean_passes": 32.0}}))
+    monkeypatch.setattr(survey_scale, "RESULTS", tmp_path)
+    rates = survey_scale.Rates.measured()
+    assert (rates.passes, rates.cutouts_per_s, rates.scatter) == (32.0, 250.0, 0.2)
+    assert (rates.start_s, rates.start_cutting_s) == (1.5, 0.5)
+    # The others are the assumptions.
+    changed = {name for name, value in dataclasses.asdict(rates).items() if value != getattr(survey_scale.Rates(), name)}
+    assert changed <= set(survey_scale.MEASURED)
