@@ -38,4 +38,5 @@ def test_all_find_the_same_and_little_is_read(query, tmp_path):
         "pandas, one file, filters",
         "pandas, all leaves, filters",
         "pandas, all leaves",
+        "LSDB, all leaves",
     ]
