@@ -119,3 +119,19 @@ def test_functions_take_a_value_instead_of_a_section_of_which_they_read_it():
                 wasteful.append(f"{place(path, node)}: {argument.arg}.{attributes.pop()}")
     assert len(SECTIONS) > 8
     assert wasteful == []
+
+
+CLOCK_OF_ALL = re.compile(
+    r"""setattr\(\s*(?:[\w.]*\btime,\s*["'](?:monotonic|time|sleep)|f?["'][^"']*time\.(?:monotonic|time|sleep)["'])"""
+)
+
+
+def test_no_test_moves_the_clock_of_the_whole_process():
+    """`tests.clocks.replace_clock` says why."""
+    assert CLOCK_OF_ALL.search('monkeypatch.setattr("galbatch.cluster.monitor.time.monotonic", clock)')
+    assert CLOCK_OF_ALL.search('monkeypatch.setattr(\n    samples.time, "monotonic", clock)')
+    tests = Path(__file__).parents[1]
+    moved = [
+        path.name for path in tests.rglob("*.py") if CLOCK_OF_ALL.search(path.read_text(encoding="utf-8"))
+    ]
+    assert moved == [Path(__file__).name]

@@ -170,14 +170,14 @@ class Pauses:
         self.problem = ""
 
     def until_it_works(
-        self, function: Callable[[], T], *, sleep: Callable[[float], object] = time.sleep
+        self, function: Callable[[], T], *, sleep: Callable[[float], object] | None = None
     ) -> T:
         """Call a function of this process, again after each pause while a resource fails.
 
         Parameters
         ----------
-        sleep : callable
-            Takes the seconds to wait, one at most; an error that it raises ends the waiting.
+        sleep : callable or None
+            Takes the seconds to wait, one at most; an error that it raises ends the waiting. None is ``time.sleep``.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class Pauses:
                     self.end()
                 return result
             while not self.is_due:
-                sleep(min(SLICE_S, max(0.0, self._due_s - time.monotonic())))
+                (sleep or time.sleep)(min(SLICE_S, max(0.0, self._due_s - time.monotonic())))
 
     def _begin(self, fault: Fault) -> None:
         self._began_s = time.monotonic()

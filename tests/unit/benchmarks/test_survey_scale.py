@@ -66,5 +66,9 @@ def test_measured_rates_are_those_of_the_kept_runs(survey_scale, monkeypatch, tm
     assert (rates.passes, rates.cutouts_per_s, rates.scatter) == (32.0, 250.0, 0.2)
     assert (rates.start_s, rates.start_cutting_s) == (1.5, 0.5)
     # The others are the assumptions.
-    changed = {name for name, value in dataclasses.asdict(rates).items() if value != getattr(survey_scale.Rates(), name)}
+    changed = {
+        name
+        for name, value in dataclasses.asdict(rates).items()
+        if value != getattr(survey_scale.Rates(), name)
+    }
     assert changed <= set(survey_scale.MEASURED)

@@ -9,6 +9,7 @@ from distributed import LocalCluster, Worker
 
 from galbatch import models
 from galbatch.cluster.kinds import local_cuda
+from tests.clocks import replace_clock
 
 TWO_GPUS = ("GPU-aaaa", "GPU-bbbb")
 
@@ -89,5 +90,5 @@ class FakeMachine:
 def clock(monkeypatch):
     """Seconds that the monitor reads, moved by the test."""
     now = [1000.0]
-    monkeypatch.setattr("galbatch.cluster.monitor.time.monotonic", lambda: now[0])
+    replace_clock(monkeypatch, "galbatch.cluster.monitor", monotonic=lambda: now[0])
     return now

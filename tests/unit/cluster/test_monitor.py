@@ -8,6 +8,7 @@ import pytest
 from galbatch import cluster
 from galbatch.config import ClusterConfig
 from galbatch.errors import SchedulerLost
+from tests.clocks import replace_clock
 from tests.unit.cluster.scripted import Scripted, worker
 
 JOINED = ClusterConfig(kind="scheduler", scheduler="tcp://s:1", device="cuda", wait_s=100)
@@ -110,7 +111,7 @@ def test_tasks_that_run_are_told_with_their_time_so_far(clock, monkeypatch):
     a.executing[tasks["runs"]] = 7.0
     b.executing[tasks["hangs"]] = 3.0
     client.state = SimpleNamespace(tasks=tasks)
-    monkeypatch.setattr("galbatch.cluster.monitor.time.time", lambda: 5000.0)
+    replace_clock(monkeypatch, "galbatch.cluster.monitor", time=lambda: 5000.0)
     monitor = cluster.WorkerMonitor(client, JOINED, print)
     assert monitor.running([*tasks, "forgotten"]) == {
         "runs": ("a", 7.0),
@@ -174,7 +175,7 @@ def test_a_scheduler_that_is_gone_ends_the_run(clock):
 
 
 def test_of_the_workers_that_hold_results_the_silent_ones_are_told(clock, monkeypatch):
-    monkeypatch.setattr("galbatch.cluster.monitor.time.time", lambda: 1000.0)
+    replace_clock(monkeypatch, "galbatch.cluster.monitor", time=lambda: 1000.0)
     a, b = SimpleNamespace(address="a", last_seen=999.0), SimpleNamespace(address="b", last_seen=999.5)
     tasks = {
         "x": SimpleNamespace(who_has=[a]),

@@ -11,6 +11,7 @@ from galbatch.core.columns import MODEL_FLAGS, PIXEL_FLAGS, ColumnKey, Statistic
 from galbatch.core.flags import ModelFlag, PixelFlag
 from galbatch.core.types import Grid
 from galbatch.dashboard import samples
+from tests.clocks import replace_clock
 from tests.conftest import _noise_block
 
 MEAN, STD = (
@@ -59,7 +60,7 @@ def test_a_std_has_two_digits(mean, std, text):
 @pytest.fixture
 def now(monkeypatch):
     time = [1000.0]
-    monkeypatch.setattr(samples.time, "monotonic", lambda: time[0])
+    replace_clock(monkeypatch, "galbatch.dashboard.samples", monotonic=lambda: time[0])
     monkeypatch.setattr(samples.Sampler, "_last_s", -1.0)
     return time
 

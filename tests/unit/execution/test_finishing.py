@@ -10,6 +10,7 @@ import pytest
 from galbatch import dashboard
 from galbatch.errors import OutputError
 from galbatch.execution import finishing
+from tests.clocks import replace_clock
 
 
 def failure(number: int) -> dashboard.Event:
@@ -24,7 +25,7 @@ def test_failures_are_written_at_once_and_then_once_a_second(
 ) -> None:
     times_s, written = [100.0], list[int]()
     record = finishing.record_failures
-    monkeypatch.setattr("galbatch.execution.finishing.time.monotonic", lambda: times_s[-1])
+    replace_clock(monkeypatch, "galbatch.execution.finishing", monotonic=lambda: times_s[-1])
     monkeypatch.setattr(
         finishing, "record_failures", lambda path, failed: (written.append(len(failed)), record(path, failed))
     )

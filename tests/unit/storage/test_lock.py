@@ -19,6 +19,7 @@ import pytest
 from galbatch import storage
 from galbatch.errors import LockedError, LockLost
 from galbatch.storage import zarr_groups
+from tests.clocks import replace_clock
 
 
 @dataclass
@@ -158,7 +159,7 @@ def test_the_clock_of_the_day_is_never_asked(
     path: str, off_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with storage.Lock(path, beat_s=3600) as held:
-        monkeypatch.setattr(time, "time", lambda: 1.8e9 + off_s)
+        replace_clock(monkeypatch, "galbatch.storage.locks.lock", time=lambda: 1.8e9 + off_s)
         late = FakeClock(now_s=off_s, during=lambda now: held.beat())
         with pytest.raises(LockedError), storage.Lock(path, clock=late.clock):
             pass
@@ -222,7 +223,7 @@ def test_writing_of_groups_looks_at_the_locks_once_a_second(
 ) -> None:
     path, now_s = str(tmp_path / "catalog_lock.json"), 1000.0
     with storage.Lock(path, beat_s=3600) as lock, storage.guarded([lock.handle]):
-        monkeypatch.setattr("galbatch.storage.locks.commits.time.monotonic", lambda: now_s)
+        replace_clock(monkeypatch, "galbatch.storage.locks.commits", monotonic=lambda: now_s)
         group = zarr_groups.GroupWriter(str(tmp_path / "group"))
         group.write({"a": [b"1"]})
         foreign_lock(path)

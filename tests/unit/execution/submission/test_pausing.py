@@ -7,6 +7,7 @@ import pytest
 
 from galbatch.errors import OutputError, ResourceError
 from galbatch.execution.submission import Pauses, fault_of
+from tests.clocks import replace_clock
 
 FULL = fault_of(ResourceError("cutouts: no space left", problem="No space left on device"))
 SLOW_DOWN = fault_of(OSError(errno.EBUSY, "SlowDown"))
@@ -19,13 +20,11 @@ def bad_block(file):
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    module = "galbatch.execution.submission.pausing.time"
-    monkeypatch.setattr(f"{module}.monotonic", lambda: now[0])
 
     def sleep(seconds):
         now[0] += seconds
 
-    monkeypatch.setattr(f"{module}.sleep", sleep)
+    replace_clock(monkeypatch, "galbatch.execution.submission.pausing", monotonic=lambda: now[0], sleep=sleep)
     return now
 
 
