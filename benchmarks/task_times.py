@@ -98,7 +98,10 @@ def run(folder: Path, name: str, *, workers: int, **settings: Any) -> TaskLog:
         cluster={"kind": "local", "workers": workers, "dashboard_address": "127.0.0.1:0"},
         # Their numbers differ by a factor of four, as a pixel is split in four: the fit needs that.
         plan={"max_objects_per_partition": 1000},
-        **{**settings, "cutouts": {**settings.get("cutouts", {}), "store": str(folder / name / "cutouts.zarr")}},
+        **{
+            **settings,
+            "cutouts": {**settings.get("cutouts", {}), "store": str(folder / name / "cutouts.zarr")},
+        },
     )
     log = TaskLog()
     result = galbatch.run(config, stage="all" if "models" in settings else "ingest", progress=log)
