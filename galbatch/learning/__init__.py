@@ -7,12 +7,17 @@ from galbatch.learning.calibrate import (
     prepare_calibration,
 )
 from galbatch.learning.further_columns import FurtherColumns
-from galbatch.learning.information import (
+from galbatch.learning.information.measuring import (
     InformationTask,
     measure_information,
     prepare_information,
     read_scores,
     split_information,
+)
+from galbatch.learning.information.training import (
+    InformationTraining,
+    prepare_information_training,
+    train_for_information,
 )
 from galbatch.learning.labeled import LabeledImages, open_columns, open_labeled
 from galbatch.learning.labels import LabelSources
@@ -39,6 +44,7 @@ __all__ = [
     "DataSource",
     "FurtherColumns",
     "InformationTask",
+    "InformationTraining",
     "LabelSources",
     "LabeledImages",
     "StoppingCalibratedBundle",
@@ -53,6 +59,7 @@ __all__ = [
     "open_labeled",
     "prepare_calibration",
     "prepare_information",
+    "prepare_information_training",
     "prepare_stopping",
     "prepare_training",
     "read_scores",
@@ -61,4 +68,5 @@ __all__ = [
     "split_information",
     "train_and_save",
     "train_bundle",
+    "train_for_information",
 ]

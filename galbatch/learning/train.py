@@ -152,6 +152,7 @@ def _check_arguments(architecture: str, output: Path, source: DataSource) -> Non
 def train_bundle(
     task: TrainingTask,
     *,
+    data: LabeledImages | None = None,
     device: str = "auto",
     resume: bool = False,
     keep_checkpoint: bool = False,
@@ -166,6 +167,8 @@ def train_bundle(
     ----------
     task : TrainingTask
         The result of `prepare_training`.
+    data : LabeledImages or None
+        The objects to learn from, which were opened before. None: those of the task's source.
     device : {"auto", "cpu", "cuda"}
         auto is cuda if it is available.
     resume : bool
@@ -198,7 +201,8 @@ def train_bundle(
     with models.join_processes(device) as processes:
         processes.check_batch(task.settings.batch)
         console = console if processes.is_first else Console(quiet=True)
-        data = open_source(task.source, task.recipe, task.settings, notify=line_printer(console))
+        if data is None:
+            data = open_source(task.source, task.recipe, task.settings, notify=line_printer(console))
         with TrainingProgress.on(console, n_epochs=task.settings.epochs) as progress:
             session = models.Session(
                 device,

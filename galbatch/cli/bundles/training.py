@@ -15,7 +15,7 @@ from galbatch.errors import UsageError
 if TYPE_CHECKING:
     from galbatch.learning import DataSource, TrainedBundle  # load torch
 
-__all__ = ["calibrate", "train"]
+__all__ = ["calibrate", "show_written", "train"]
 
 
 def train(
@@ -136,10 +136,10 @@ def train(
         raise typer.Exit(STOPPED_EXIT_CODE) from None
     # Of several processes that train together, the first one writes.
     if written is not None:
-        _show_written(written, output)
+        show_written(written, output)
 
 
-def _show_written(written: TrainedBundle, output: Path) -> None:
+def show_written(written: TrainedBundle, output: Path) -> None:
     """Draw the training curve of a bundle that was written, and print which epoch was kept."""
     from galbatch import reporting
 

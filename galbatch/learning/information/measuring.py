@@ -23,6 +23,7 @@ from galbatch.learning.sources import DataSource, input_settings, open_source
 from galbatch.objects import numbers_of, read_table
 
 __all__ = [
+    "SOURCES",
     "InformationTask",
     "measure_information",
     "prepare_information",
@@ -33,6 +34,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 SOURCES = ("image", "numbers", "both")
+"""The names of the three networks, by what they see."""
 FEWEST_IN_BIN = 100  # With fewer the entropy of the bin's labels is not known to 0.1.
 N_BINS = 4
 

@@ -18,7 +18,7 @@ from galbatch.core.pixels import Partition
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.errors import UsageError
 from galbatch.learning import DataSource, prepare_information, read_scores
-from galbatch.learning.information import _check_fits, _columns_of
+from galbatch.learning.information.measuring import _check_fits, _columns_of
 from galbatch.models import AuxiliaryInput, BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle
 from galbatch.objects import write_table
 
