@@ -15,7 +15,8 @@ from galbatch.learning.further_columns import with_further_columns
 from galbatch.learning.held_out import describe_objects, held_out_objects, refuse_training_seed
 from galbatch.learning.progress import calibration_progress, line_printer
 from galbatch.learning.second_opinion import measure_disagreement
-from galbatch.learning.sources import DataSource, input_settings, open_source, simulate_labeled
+from galbatch.learning.several_grids import open_for_bundle
+from galbatch.learning.sources import DataSource, grid_settings, simulate_labeled
 from galbatch.learning.stopping import measure_stopping
 
 __all__ = ["CalibratedBundle", "CalibrationTask", "calibrate_bundle", "prepare_calibration"]
@@ -115,6 +116,10 @@ def prepare_calibration(
     candidates = tuple(models.load_bundle(models.bundle_path(path)) for path in bundles)
     source.further.check(source.labels)
     _check_source(source, takes_pixels=candidates[0].metadata.input.takes_pixels)
+    if candidates[0].metadata.input.more_grids and (source.population is not None or also):
+        raise UsageError(
+            f"{candidates[0].metadata.name}: takes cutouts on several grids, which the simulation does not draw; give --store and --labels"
+        )
     for rate in settings.dropout_rates:
         if not 0 <= rate < 1:
             raise UsageError(f"--dropout {rate:g}: a rate lies in [0, 1)")
@@ -182,14 +187,14 @@ class _Calibrating:
         self._task = task
         self._console = console
         self._notify = line_printer(console)
-        self._input = input_settings(task.bundles[0].metadata)
+        self._input = grid_settings(task.bundles[0].metadata)[0]
 
     def run(self) -> models.Calibration:
         """Read the held-out objects, choose on one half of them, and measure on the other."""
         task = self._task
         n_objects = task.source.objects or DEFAULT_OBJECTS
         recipe = self._recipe(task.source.population or "", n_objects)
-        data = open_source(task.source, recipe, self._input, notify=self._notify)
+        data = open_for_bundle(task.source, recipe, task.bundles[0].metadata, notify=self._notify)
         held_out, notes = held_out_objects(data, (*task.bundles, *task.compared))
         for note in notes:
             self._notify(note)

@@ -29,6 +29,13 @@ MLP_DEFAULTS: Mapping[str, Any] = {
 }
 
 
+# An encoder of random weights learns with the same optimizer; smaller batches, as images take more memory than columns.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "mlp": MLP_DEFAULTS,
+    "timm": {**MLP_DEFAULTS, "batch": 64, "epochs": 40, "augmentation": True},
+}
+
+
 def resolve_settings(
     architecture: str,
     given: Mapping[str, Any],
@@ -41,12 +48,12 @@ def resolve_settings(
 
     Parameters
     ----------
-    architecture : {"gampen", "sfnet", "mlp"}
+    architecture : {"gampen", "sfnet", "mlp", "timm"}
     given : mapping of str
         Settings from a file or from options; they replace those of `base`.
     base : TrainingSettings, Bundle or None
         Settings of a recipe; or a parent bundle, of whose learning rate a tenth is taken. None: the defaults, which are
-        the GaMPEN paper's, and for an mlp those of `MLP_DEFAULTS`.
+        the GaMPEN paper's, and for others those of `DEFAULTS`.
     name : str
         Name of the bundle, unless `given` has one.
     source : str
@@ -68,7 +75,7 @@ def resolve_settings(
         rate = inherited.get("learning_rate", models.TrainingSettings.learning_rate)
         inherited = {**inherited, "learning_rate": PARENT_RATE_SHARE * rate, "name": name}
     else:
-        inherited = {"name": name, **(MLP_DEFAULTS if architecture == "mlp" else {})}
+        inherited = {"name": name, **DEFAULTS.get(architecture, {})}
     # Weights of one architecture do not fit the other, nor does a file written for it.
     for settings in (given, inherited):
         if settings.get("architecture", architecture) != architecture:

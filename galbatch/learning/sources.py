@@ -16,7 +16,7 @@ from galbatch.learning.further_columns import FurtherColumns
 from galbatch.learning.labeled import LabeledImages, open_columns, open_labeled
 from galbatch.learning.labels import LabelSources
 
-__all__ = ["DataSource", "input_settings", "open_source", "simulate_labeled"]
+__all__ = ["DataSource", "grid_settings", "input_settings", "open_source", "simulate_labeled"]
 
 # A process takes seconds to start and draws tens of galaxies a second: for fewer galaxies one process is faster.
 WORTH_PROCESSES = 2000
@@ -109,9 +109,14 @@ def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
     """
     if metadata.input.more_grids:
         raise UsageError(
-            f"{metadata.name}: takes cutouts on several grids, which calibrations and comparisons cannot read yet; run it as it is"
+            f"{metadata.name}: takes cutouts on several grids, which calibrations of stopping alone and comparisons cannot read yet"
         )
-    return models.TrainingSettings(
+    return grid_settings(metadata)[0]
+
+
+def grid_settings(metadata: models.BundleMetadata) -> list[models.TrainingSettings]:
+    """Return for each grid of a bundle the settings that say which data fit it; one for columns alone."""
+    settings = models.TrainingSettings(
         name=metadata.name,
         # Any architecture will do: data are chosen by the input and the parameters of the network alone.
         architecture="gampen" if metadata.input.takes_pixels else "mlp",
@@ -121,6 +126,13 @@ def input_settings(metadata: models.BundleMetadata) -> models.TrainingSettings:
         pixel_scale_arcsec=metadata.input.pixel_scale_arcsec,
         auxiliary_inputs=metadata.input.auxiliary_inputs,
     )
+    further = [
+        dataclasses.replace(
+            settings, bands=one.bands, size_px=one.size_px, pixel_scale_arcsec=one.pixel_scale_arcsec
+        )
+        for one in metadata.input.more_grids
+    ]
+    return [settings, *further]
 
 
 def open_source(

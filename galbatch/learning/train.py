@@ -14,6 +14,7 @@ from rich.console import Console
 
 from galbatch import models, storage
 from galbatch.config import read_toml
+from galbatch.core.process import require
 from galbatch.errors import UsageError
 from galbatch.learning.held_out import PARENT_RECORD
 from galbatch.learning.labeled import LabeledImages
@@ -86,7 +87,7 @@ def prepare_training(
 
     Parameters
     ----------
-    architecture : {"gampen", "sfnet", "mlp"}
+    architecture : {"gampen", "sfnet", "mlp", "timm"}
     output : Path
         The bundle to write.
     source : DataSource
@@ -109,12 +110,17 @@ def prepare_training(
         Arguments contradict each other, a file does not exist, a setting is wrong, or the output cannot be written.
     """
     _check_arguments(architecture, output, source)
+    if architecture == "timm":
+        require("timm", where="models train timm")  # Told now, not once the cutouts are read.
     bundle = None if parent is None else models.load_bundle(models.bundle_path(parent))
     # A recipe describes simulated galaxies: with labels its bands and parameters would be the wrong ones.
-    recipe = source.adapt_recipe(models.RECIPES[architecture]) if architecture in models.RECIPES else None
-    base = bundle or (recipe.settings if recipe is not None and source.is_simulated else None)
+    # Galaxies for an encoder are simulated as for an sfnet, whose settings say nothing of it.
+    of_recipe = "sfnet" if architecture == "timm" else architecture
+    recipe = source.adapt_recipe(models.RECIPES[of_recipe]) if of_recipe in models.RECIPES else None
+    has_settings = source.is_simulated and architecture in models.RECIPES
+    base = bundle or (recipe.settings if recipe is not None and has_settings else None)
     if base is None and settings is None:
-        given_by = "--labels" if source.store is None else "--store"
+        given_by = architecture if source.is_simulated else "--labels" if source.store is None else "--store"
         raise UsageError(
             f"{given_by} without --settings or --from: state at least parameters, and bands or auxiliary_inputs, in a file of settings"
         )

@@ -38,7 +38,7 @@ def information(
         ),
     ] = None,
     architecture: Annotated[
-        str, typer.Option(help="network of the images that is trained, gampen or sfnet")
+        str, typer.Option(help="network of the images that is trained, gampen, sfnet or timm")
     ] = "gampen",
     networks: Annotated[
         Path, typer.Option(metavar="FOLDER", help="where trained networks are written, as image.pt and so on")

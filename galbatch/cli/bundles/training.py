@@ -22,7 +22,8 @@ def train(
     architecture: Annotated[
         str,
         typer.Argument(
-            metavar="gampen|sfnet|mlp", help="gampen or sfnet, or mlp: a dense network on columns alone"
+            metavar="gampen|sfnet|mlp|timm",
+            help="gampen or sfnet; mlp: a dense network on columns alone; timm: an encoder of timm (an extra)",
         ),
     ],
     output: Annotated[

@@ -34,6 +34,7 @@ EXTRAS: Mapping[str, Extra] = MappingProxyType(
         "lsdb": Extra("lsdb", "LSDB catalogs"),
         "pymangle": Extra("mangle", "polygons of mangle"),
         "qp": Extra("qp", "ensembles of qp", "qp_prob"),
+        "timm": Extra("timm", "encoders of timm"),
     }
 )
 """The extras, by the module that is imported."""
@@ -63,7 +64,9 @@ def require(package: str, *, module: str = "", where: str = "") -> Any:
     """
     try:
         return importlib.import_module(module or package)
-    except ImportError as error:
+    # Libraries that lack or are of another release raise OSError; torchvision of another torch than this one, which timm imports, a
+    # RuntimeError ("operator torchvision::nms does not exist").
+    except (ImportError, OSError, RuntimeError) as error:
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == package
         found = "is not installed" if is_absent else f"cannot be loaded ({error})"
         place = f"{where}: " if where else ""

@@ -73,7 +73,7 @@ def prepare_information_training(
         The folder to write image.pt, numbers.pt and both.pt to. It is made if there is none.
     source : DataSource
         A store and a table of labels.
-    architecture : {"gampen", "sfnet"}
+    architecture : {"gampen", "sfnet", "timm"}
         The network of the images.
     taken : mapping of str or None
         Paths of those networks, by `SOURCES`, that are there already and are not trained.
@@ -86,7 +86,9 @@ def prepare_information_training(
         A setting is unknown or wrong.
     """
     if architecture not in models.ARCHITECTURES or architecture == "mlp":
-        raise UsageError(f"--architecture {architecture}: expected a network of images, gampen or sfnet")
+        raise UsageError(
+            f"--architecture {architecture}: expected a network of images, gampen, sfnet or timm"
+        )
     source.check(takes_pixels=True)
     if source.store is None:
         raise UsageError(

@@ -143,10 +143,6 @@ def check_candidates(bundles: Sequence[Bundle], rates: Sequence[float] = ()) -> 
             raise BundleError(
                 f"{metadata.name}: gives probabilities of classes, which have no intervals whose coverage could be measured"
             )
-        if metadata.input.more_grids:
-            raise BundleError(
-                f"{metadata.name}: takes cutouts on several grids, which calibration cannot read yet; run it uncalibrated"
-            )
         names, expected = (
             [f"{parameter.name} {parameter.unit}".strip() for parameter in of.metadata.parameters]
             for of in (bundle, bundles[0])

@@ -6,6 +6,7 @@ from .auxiliary import (
     prefix_arguments,
 )
 from .dropout import MaskPlan, Masks, keyed_dropout, zero_
+from .encoders import Encoded, timm_encoder
 from .gampen import POOLED_PX, SMALLEST_PX, VGG16_BLOCKS, Gampen, HalvingPool, localized_px
 from .intensity_stretch import LAYERS, Arsinh, AsTheyAre, ViewerRgb, stretch_named
 from .keys import draw_keys, is_audited, member_keys, normal_draws, uniform_draws
@@ -21,6 +22,7 @@ __all__ = [
     "Arsinh",
     "AsTheyAre",
     "AuxiliaryInputs",
+    "Encoded",
     "Gampen",
     "HalvingPool",
     "MaskPlan",
@@ -38,6 +40,7 @@ __all__ = [
     "normal_draws",
     "prefix_arguments",
     "stretch_named",
+    "timm_encoder",
     "uniform_draws",
     "zero_",
 ]

@@ -14,10 +14,12 @@ from galbatch.models.metadata import n_numbers
 from galbatch.models.networks import (
     AUXILIARY_MODULES,
     AuxiliaryInputs,
+    Encoded,
     Gampen,
     Mlp,
     Sfnet,
     current_weight_name,
+    timm_encoder,
 )
 from galbatch.models.training.data import (
     Split,
@@ -28,9 +30,9 @@ from galbatch.models.training.settings import TrainingSettings
 
 __all__ = ["Network", "build_network", "fill_in", "is_head", "load_weights"]
 
-Network = Gampen | Sfnet | Mlp
+Network = Gampen | Sfnet | Mlp | Encoded
 
-# Images from which an SFNet's mean and std of pixels are computed: 2000 of 96 px have 18 million pixels per band.
+# Images from which mean and std of pixels are computed: 2000 of 96 px have 18 million pixels per band.
 NORMALIZED_FROM = 2000
 
 
@@ -53,6 +55,15 @@ def build_network(settings: TrainingSettings, size_px: int) -> Network:
             if settings.architecture == "gampen":
                 return Gampen(size_px, settings.n_outputs, in_channels=settings.in_channels, **shared)
             n_bands, k = len(settings.bands), settings.n_top_features or 1
+            if settings.architecture == "timm":
+                return Encoded(
+                    timm_encoder(settings.encoder, n_bands, size_px),
+                    settings.n_outputs,
+                    shape=(n_bands, size_px),
+                    hidden=settings.hidden,
+                    dropout_rate=rate,
+                    n_auxiliary=n_auxiliary,
+                )
             return Sfnet(n_bands, settings.n_outputs, k=k, **shared)
         except ValueError as error:
             raise UsageError(f"{settings.name}: {error}") from None
@@ -68,7 +79,7 @@ def fill_in(
 ) -> None:
     """Set the parts of a network that are not drawn at random, and freeze those that are not trained.
 
-    These are all weights where there is a parent, else the normalizations of images (SFNet) and of auxiliary inputs.
+    These are all weights where there is a parent, else the normalizations of images (SFNet, encoders) and of auxiliary inputs.
 
     Parameters
     ----------
@@ -85,8 +96,8 @@ def fill_in(
     """
     if parent is not None:
         load_weights(network, parent, settings)
-    elif isinstance(network, Sfnet):
-        # An SFNet normalizes arsinh of the pixels by mean and std of its training set, (band,) each.
+    elif isinstance(network, Sfnet | Encoded):
+        # They normalize arsinh of the pixels by mean and std of its training set, (band,) each.
         some = np.arcsinh(cleaned_rows(data.images, split.training[:NORMALIZED_FROM], data.scale))
         network.input_mean.copy_(torch.from_numpy(some.mean(axis=(0, 2, 3))))
         network.input_std.copy_(torch.from_numpy(some.std(axis=(0, 2, 3))))
@@ -102,8 +113,11 @@ def fill_in(
 
 def is_head(name: str) -> bool:
     """Return whether a weight belongs to the fully connected layers at the end of a network, by its name."""
-    # GaMPEN's are in vgg.classifier, SFNet's is resnet.fc, an mlp's fc; fc_loc of GaMPEN's transformer is none of them.
-    return ".classifier." in name or name.startswith("fc.") or ".fc." in name
+    # GaMPEN's are in vgg.classifier, SFNet's is resnet.fc, an mlp's fc; fc_loc of GaMPEN's transformer is none of them. Layers of an
+    # encoder, whatever timm calls them, are none either.
+    if name.startswith("encoder."):
+        return False
+    return name.startswith(("fc.", "classifier.")) or ".classifier." in name or ".fc." in name
 
 
 def load_weights(network: nn.Module, parent: Bundle, settings: TrainingSettings) -> None:

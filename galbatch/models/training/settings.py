@@ -32,11 +32,12 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # GaMPEN's is the rate of the paper's network for simulated galaxies (section 5). Of an mlp's 256 units 0.05 zeroes 13, which makes the
 # passes differ by a part of the noise of photometric redshifts, and is chosen anew by galbatch models calibrate --dropout.
-DROPOUT_RATES = {"gampen": 7e-4, "sfnet": 0.0, "mlp": 0.05}
-Architecture = Literal["gampen", "sfnet", "mlp"]
+DROPOUT_RATES = {"gampen": 7e-4, "sfnet": 0.0, "mlp": 0.05, "timm": 0.05}
+Architecture = Literal["gampen", "sfnet", "mlp", "timm"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 """The architectures that galbatch trains."""
-MLP_UNITS = (256, 256, 256)
+# An encoder has layers of its own; one hidden layer after it lets image and numbers act together.
+HIDDEN = {"mlp": (256, 256, 256), "timm": (256,)}
 SFNET_TOP_FEATURES = 8  # The largest k of the released networks.
 
 
@@ -86,7 +87,10 @@ class TrainingSettings(HeadOptions):
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     name: Annotated[str, Field(min_length=1), _help("name of the bundle")]
-    architecture: Annotated[Architecture, _help("gampen or sfnet, or mlp: a dense network on columns alone")]
+    architecture: Annotated[
+        Architecture,
+        _help("gampen or sfnet; mlp: a dense network on columns alone; timm: an encoder of timm"),
+    ]
     parameters: Annotated[
         tuple[ParameterInfo, ...],
         Field(min_length=1),
@@ -143,14 +147,22 @@ class TrainingSettings(HeadOptions):
         ),
     ] = 3
     hidden: Annotated[
-        tuple[Count, ...], _help("mlp: number of units of each hidden layer; empty: 256, 256, 256")
+        tuple[Count, ...],
+        _help(
+            "mlp, timm: number of units of each hidden layer; empty: 256, 256, 256 for mlp, for timm 256 after the encoder"
+        ),
     ] = ()
+    encoder: Annotated[
+        str,
+        _help("timm: name of the encoder in timm, such as resnet18 or convnext_atto; its weights are random"),
+    ] = ""
     n_top_features: Annotated[
         Annotated[int, Field(ge=0)] | None,
         _help("sfnet: number k of features that are kept; empty: 8 for sfnet"),
     ] = None
     dropout_rate: Annotated[
-        Share | None, _help("rate of every dropout layer; empty: 7e-4 for gampen, 0 for sfnet, 0.05 for mlp")
+        Share | None,
+        _help("rate of every dropout layer; empty: 7e-4 for gampen, 0 for sfnet, 0.05 for mlp and timm"),
     ] = None
     epochs: Annotated[Count, _help("largest number of passes through the training set")] = 40
     batch: Annotated[Count, _help("galaxies per step")] = 16
@@ -250,8 +262,8 @@ class TrainingSettings(HeadOptions):
             "dropout_rate": DROPOUT_RATES.get(self.architecture, 0.0),
             "n_top_features": SFNET_TOP_FEATURES if is_sfnet else 0,
         }
-        if self.architecture == "mlp" and not self.hidden:
-            object.__setattr__(self, "hidden", MLP_UNITS)
+        if not self.hidden:
+            object.__setattr__(self, "hidden", HIDDEN.get(self.architecture, ()))
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -323,11 +335,16 @@ def _contradictions(settings: TrainingSettings) -> list[str]:
 
 def _wrong_networks(settings: TrainingSettings) -> list[str]:
     """Return messages on values that no network of the architecture can have."""
+    is_timm = settings.architecture == "timm"
+    problems = ["encoder: of timm only"] if settings.encoder and not is_timm else []
     if settings.architecture == "mlp":
-        return _wrong_mlp(settings)
-    problems = [] if settings.bands else [f"bands: missing; {settings.architecture} takes images"]
-    if settings.hidden:
-        problems.append("hidden: of mlp only")
+        return problems + _wrong_mlp(settings)
+    if not settings.bands:
+        problems.append(f"bands: missing; {settings.architecture} takes images")
+    if is_timm and not settings.encoder:
+        problems.append("encoder: missing; it is the name of a network of timm, such as resnet18")
+    if settings.hidden and not is_timm:
+        problems.append("hidden: of mlp and timm only")
     if (
         settings.architecture == "gampen"
         and settings.bands
@@ -336,7 +353,7 @@ def _wrong_networks(settings: TrainingSettings) -> list[str]:
         problems.append(
             f"in_channels: is {settings.in_channels} for {len(settings.bands)} bands; several bands are as many channels"
         )
-    if settings.architecture == "gampen" and settings.n_top_features:
+    if settings.architecture != "sfnet" and settings.n_top_features:
         problems.append("n_top_features: of sfnet only")
     if settings.architecture == "sfnet" and not settings.n_top_features:
         problems.append("n_top_features: an sfnet keeps 1 or more")
@@ -411,11 +428,11 @@ OF_PIXELS = (
 def setting_texts(settings: TrainingSettings) -> dict[str, Any]:
     """Return the settings that no other field of the metadata holds, for ``BundleMetadata.training``."""
     values = dataclasses.asdict(settings)
-    # Only an mlp has hidden layers of its own.
+    # Only some architectures have hidden layers of their own, or an encoder.
     return {
         name: value
         for name, value in values.items()
-        if name not in KEPT_ELSEWHERE and (name != "hidden" or value)
+        if name not in KEPT_ELSEWHERE and (name not in ("hidden", "encoder") or value)
     }
 
 

@@ -150,7 +150,9 @@ class TestTables:
 
     def test_networks_on_images_need_bands_and_have_no_hidden_layers(self, folder):
         given = {**read_toml(folder / "train.toml"), "name": "a", "architecture": "sfnet"}
-        with pytest.raises(ConfigError, match=r"(?s)bands: missing; sfnet takes images.*hidden: of mlp only"):
+        with pytest.raises(
+            ConfigError, match=r"(?s)bands: missing; sfnet takes images.*hidden: of mlp and timm only"
+        ):
             models.parse_settings(given, source="train.toml")
 
 

@@ -65,9 +65,13 @@ def test_each_extra_installs_the_package_that_it_is_named_for() -> None:
         "docs",
         "dev",
     }
-    # The pair of cuda's pins would bind everybody, and pymangle is under the GPL and compiled when it is installed.
+    # The pair of cuda's pins would bind everybody, pymangle is under the GPL and compiled when it is installed, and timm imports torchvision, which
+    # must be that of torch's release.
     together = EXTRAS_OF_PROJECT["all"][0]
-    assert together == f"galbatch[{','.join(sorted({e.name for e in EXTRAS.values()} - {'cuda', 'mangle'}))}]"
+    assert (
+        together
+        == f"galbatch[{','.join(sorted({e.name for e in EXTRAS.values()} - {'cuda', 'mangle', 'timm'}))}]"
+    )
 
 
 @pytest.mark.parametrize("package", EXTRAS)
@@ -88,6 +92,18 @@ def test_a_package_that_cannot_be_loaded_says_why(monkeypatch: pytest.MonkeyPatc
         MissingPackage, match=r"h5py, which cannot be loaded \(libhdf5.so.310: .*\): pip install"
     ):
         require("h5py")
+
+
+def test_a_package_whose_own_package_is_of_another_release_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm imports torchvision, which raises a RuntimeError beside a torch that it was not built for."""
+
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    said = r"encoder resnet18: encoders of timm need timm, which cannot be loaded \(operator torchvision::nms does not exist\): pip install"
+    with pytest.raises(MissingPackage, match=said):
+        require("timm", where="encoder resnet18")
 
 
 def test_a_package_that_is_there_is_the_package_itself() -> None:
