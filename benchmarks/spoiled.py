@@ -7,7 +7,8 @@ and with half-light radii above 0.35 arcsec: these are the clean objects. Each r
 (`spoiled_scenes.py`). A bundle without a second opinion gets one first, of galaxies of its population. A shift is that of the median, in standard deviations of the clean posterior. Of all objects that are moved by more
 than two in any parameter, the share with a quality flag is counted, without the rows that look like another galaxy (zero points), and
 without stars, which have no true posterior: of them the share with POINT_LIKE is given. Draws follow from object ids, so a clean and a
-spoiled object are run with the same masks. NOT_CONVERGED is not counted: it says that a network's passes were too few, not what the pixels are.
+spoiled object are run with the same masks. With all thresholds times one factor (`FACTORS`) the shares of clean and of
+moved objects with a flag make a curve, and so do those of each flag alone. NOT_CONVERGED is not counted: it says that a network's passes were too few, not what the pixels are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,24 @@ NETWORK = "network"
 
 PASSES = 32
 
+NOT_COUNTED = (CLEAN, STARS, ZERO_POINT)
+
 QUALITY_OF_MODEL = quality_bits(ModelFlag) & ~ModelFlag.NOT_CONVERGED
 
 MOVED_SIGMAS = 2.0
+
+FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+"""Factors on the thresholds of the curves. Rates of false alarms are divided by them; POINT_LIKE and OUT_OF_DOMAIN stay as they are."""
+SCALED = ("blended_share", "asymmetric_share", "flat_core_share", "sky_offset_share", "psf_unlike_share")
+CURVES = (
+    PixelFlag.BLENDED,
+    PixelFlag.SATURATED_CORE,
+    PixelFlag.SKY_OFFSET,
+    PixelFlag.PSF_UNLIKE,
+    ModelFlag.INCONSISTENT,
+)
+"""The flags whose thresholds are scaled."""
+
 MIN_STAR_SNR = 20.0
 
 Values = Mapping[str, npt.NDArray[Any]]
@@ -52,6 +68,8 @@ class Judged:
     values: Values
     pixel_flags: npt.NDArray[np.int32]
     model_flags: npt.NDArray[np.int32]
+    scaled: tuple[Judged, ...] = ()
+    """The same with the thresholds times each of `FACTORS`."""
 
     @property
     def flagged(self) -> npt.NDArray[np.bool_]:
@@ -59,19 +77,22 @@ class Judged:
         quality = (self.pixel_flags & quality_bits(PixelFlag)) | (self.model_flags & QUALITY_OF_MODEL)
         return np.asarray(quality != 0)
 
+    def has(self, flag: CatalogFlag) -> npt.NDArray[np.bool_]:
+        """Which objects carry a flag."""
+        flags = self.pixel_flags if isinstance(flag, PixelFlag) else self.model_flags
+        return np.asarray((flags & flag) != 0)
+
     def share_of(self, flag: CatalogFlag) -> float:
         """The share of objects with a flag."""
-        flags = self.pixel_flags if isinstance(flag, PixelFlag) else self.model_flags
-        return float(np.mean((flags & flag) != 0))
+        return float(self.has(flag).mean())
 
 
 def judged(bundle: models.Bundle, block: CutoutBlock) -> Judged:
     """Measure and infer cutouts as a run does, with `PASSES` passes."""
     measured = photometry.measure_photometry(block, PhotometryConfig())
-    flags = block.flags | photometry.photometry_flags(measured, block, thresholds=FlagsConfig())
     inputs = models.BlockInputs(block, np.ones(len(block), np.bool_), max_missing_share=0.5)
     found = models.infer_block(bundle, inputs, name=NETWORK, posterior=PosteriorConfig(passes=PASSES))
-    of_model = found[MODEL_FLAGS.name(NETWORK)]
+    off = None
     if (info := bundle.metadata.disagreement) is not None:
         off = models.disagreement(
             info,
@@ -82,9 +103,25 @@ def judged(bundle: models.Bundle, block: CutoutBlock) -> Judged:
             bands=block.bands,
             photometry_version=photometry.PHOTOMETRY_VERSION,
         )
-        limit = models.disagreement_limit(info, FlagsConfig().inconsistent_rate)
-        of_model = of_model | np.where(off > limit, np.int32(ModelFlag.INCONSISTENT), np.int32(0))
-    return Judged({**measured, **found}, flags, of_model)
+
+    def flagged_with(thresholds: FlagsConfig) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        of_pixels = block.flags | photometry.photometry_flags(measured, block, thresholds=thresholds)
+        of_model = found[MODEL_FLAGS.name(NETWORK)]
+        if info is None or off is None:
+            return of_pixels, of_model
+        limit = models.disagreement_limit(info, thresholds.inconsistent_rate)
+        return of_pixels, of_model | np.where(off > limit, np.int32(ModelFlag.INCONSISTENT), np.int32(0))
+
+    scaled = tuple(Judged(measured, *flagged_with(scaled_thresholds(factor))) for factor in FACTORS)
+    return Judged({**measured, **found}, *flagged_with(FlagsConfig()), scaled)
+
+
+def scaled_thresholds(factor: float) -> FlagsConfig:
+    """Return the default thresholds times a factor, within the ranges that the config allows."""
+    default = FlagsConfig()
+    changed = {name: min(1.0, factor * getattr(default, name)) for name in SCALED}
+    rate = min(max(default.inconsistent_rate / factor, 0.002), 0.5)
+    return default.model_copy(update={**changed, "inconsistent_rate": rate})
 
 
 def shifts(bundle: models.Bundle, clean: Values, spoiled: Values) -> npt.NDArray[np.float64]:
@@ -97,10 +134,30 @@ def shifts(bundle: models.Bundle, clean: Values, spoiled: Values) -> npt.NDArray
     return np.stack(each, axis=1)
 
 
+def is_moved(bundle: models.Bundle, clean: Judged, one: Judged) -> npt.NDArray[np.bool_]:
+    """Return which objects have a parameter that is moved by more than `MOVED_SIGMAS`, (object,)."""
+    return np.asarray((np.abs(shifts(bundle, clean.values, one.values)) > MOVED_SIGMAS).any(axis=1))
+
+
+def curves_of(clean: Judged, moved: Sequence[tuple[Judged, npt.NDArray[np.bool_]]]) -> dict[str, Any]:
+    """Return the shares of clean and of moved objects that are flagged, by factor: with any flag, and with each scaled one alone."""
+    n_moved = max(1, sum(int(which.sum()) for _, which in moved))
+
+    def both(carries: Callable[[Judged], npt.NDArray[np.bool_]]) -> dict[str, list[float]]:
+        of_moved = [
+            sum(int(carries(one.scaled[k])[which].sum()) for one, which in moved) / n_moved
+            for k in range(len(FACTORS))
+        ]
+        return {"clean": [float(carries(one).mean()) for one in clean.scaled], "moved": of_moved}
+
+    each = {str(flag.name): both(lambda one, flag=flag: one.has(flag)) for flag in CURVES}
+    return {"factors": list(FACTORS), "any quality flag": both(lambda one: one.flagged), **each}
+
+
 def row_of(bundle: models.Bundle, clean: Judged, one: Judged) -> dict[str, Any]:
     """Return what the table says of one row, and which objects are moved and flagged."""
     shift = shifts(bundle, clean.values, one.values)
-    moved = (np.abs(shift) > MOVED_SIGMAS).any(axis=1)
+    moved = is_moved(bundle, clean, one)
     flags = [*PixelFlag, *(flag for flag in ModelFlag if flag is not ModelFlag.NOT_CONVERGED)]
     shares = {str(flag.name): one.share_of(flag) for flag in flags}
     return {
@@ -126,14 +183,17 @@ def table_of(bundle: models.Bundle, scene: Scene) -> dict[str, Any]:
     """Return the rows of a bundle, and the two shares that are asked for."""
     clean = judged(bundle, cutouts(scene, ROWS[CLEAN](scene)))
     rows: dict[str, Any] = {}
+    moved_ones: list[tuple[Judged, npt.NDArray[np.bool_]]] = []
     for name, spoil in ROWS.items():
         of_stars = scene.wider_stars if name == WIDER else None
         one = clean if name == CLEAN else judged(bundle, cutouts(scene, spoil(scene), stars=of_stars))
         rows[name] = row_of(bundle, clean, one)
+        if name not in NOT_COUNTED:
+            moved_ones.append((one, is_moved(bundle, clean, one)))
         if name == STARS:
             rows[name]["bright"] = star_shares(one, scene.bands)
         print(row_text(name, rows[name]), flush=True)
-    counted = [row for name, row in rows.items() if name not in (CLEAN, STARS, ZERO_POINT)]
+    counted = [row for name, row in rows.items() if name not in NOT_COUNTED]
     moved = sum(row["moved"] for row in counted)
     return {
         "galaxies": len(scene.truth),
@@ -142,6 +202,7 @@ def table_of(bundle: models.Bundle, scene: Scene) -> dict[str, Any]:
         "moved": moved,
         "flagged_of_moved": sum(row["moved_and_flagged"] for row in counted) / max(1, moved),
         "flagged_of_clean": rows[CLEAN]["flagged"],
+        "curves": curves_of(clean, moved_ones),
         "silent": {
             name: row["moved"] - row["moved_and_flagged"]
             for name, row in rows.items()

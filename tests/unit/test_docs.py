@@ -21,7 +21,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 def from_code():
     spec = importlib.util.spec_from_file_location("from_code", DOCS / "from_code.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        # Sphinx finds the modules of this folder by its conf.py.
+        patch.syspath_prepend(DOCS)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -46,6 +46,20 @@ def test_half_a_cutout_of_zeros_is_no_data(scenes, scene):
     assert np.isfinite(block.sky_sigma_njy).all()
 
 
+def assert_curves(found, spoiled):
+    """At a factor of 1 the curves are the table's shares; fewer objects have a flag the laxer the thresholds."""
+    curves = found["curves"]
+    default = curves["factors"].index(1.0)
+    assert curves["any quality flag"]["moved"][default] == pytest.approx(found["flagged_of_moved"])
+    assert curves["any quality flag"]["clean"][default] == pytest.approx(found["flagged_of_clean"])
+    for flag in spoiled.CURVES:
+        for shares in curves[flag.name].values():
+            assert len(shares) == len(spoiled.FACTORS)
+            assert shares == sorted(shares, reverse=True)
+    cores = curves["SATURATED_CORE"]["clean"]
+    assert cores[0] > cores[-1]
+
+
 def test_moved_objects_and_their_flags_are_counted(load_benchmark, scene, monkeypatch):
     spoiled = load_benchmark("spoiled")
     monkeypatch.setattr(spoiled, "PASSES", 4)
@@ -61,6 +75,7 @@ def test_moved_objects_and_their_flags_are_counted(load_benchmark, scene, monkey
     assert 0 < row["moved_and_flagged"] <= row["moved"] == found["moved"]
     assert rows["zero point off by 0.1 mag"]["shift"]["flux_njy"] > 1
     assert found["flagged_of_moved"] == row["moved_and_flagged"] / row["moved"]
+    assert_curves(found, spoiled)
     assert rows["stars"]["flags"]["POINT_LIKE"] > 0.7
     assert rows["stars"]["bright"]["n"] <= 8
 
