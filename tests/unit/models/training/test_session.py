@@ -374,7 +374,7 @@ def test_non_finite_pixels_count_as_zero():
         ({"settings": settings_with(batch=64)}, "64 objects are too few: .* in batches of 64"),
         (
             {"settings": settings_with(architecture="vit")},
-            "architecture: Input should be 'gampen', 'sfnet' or 'mlp'",
+            "architecture: Input should be 'gampen', 'sfnet', 'mlp' or 'timm'",
         ),
         ({"settings": settings_with(size_px=40)}, "size_px is 40, and the images have 32 px"),
         (
