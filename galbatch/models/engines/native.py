@@ -23,6 +23,7 @@ from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.engines.prefix import choose_prefix
 from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
+from galbatch.models.engines.winograd import use_winograd
 from galbatch.models.networks import Masks
 
 __all__ = ["NativeExecutor", "native_executor"]
@@ -72,9 +73,12 @@ def native_executor(
         )
     runner = PassRunner(network, StaticTrunk(network) if is_compiled else None)
     executor = NativeExecutor(bundle, runner, runner if network is exact else PassRunner(exact), device)
-    # torch.compile fuses by itself; on a CPU convolutions run at the hardware's rate already.
+    # torch.compile fuses by itself.
     if device.type == "cuda" and not is_compiled:
         executor.fuse()
+    # On a CPU convolutions run at the hardware's rate: only fewer products are faster.
+    if device.type == "cpu" and not (is_compiled and network is exact):
+        use_winograd(exact)
     problem = compiled_disagreement(executor) if is_compiled else disagreement(executor)
     if problem:
         raise BundleError(
@@ -250,10 +254,9 @@ class PassRunner:
             parts.append((self.static or self.network.trunk)(x, of_some))
         return self.network.head(torch.cat(parts), auxiliary[rows], masks)
 
-    def last_features(self, maps: Tensor) -> Tensor:
-        """Return the last features (object, feature) without dropout, from maps (object, channel, y, x)."""
-        rows = torch.arange(len(maps), device=maps.device)
-        start = Start(maps.to(self.network.dtype).contiguous(memory_format=torch.channels_last))
+    def last_features(self, start: Start) -> Tensor:
+        """Return the last features (object, feature) without dropout, from the first maps of the objects."""
+        rows = torch.arange(len(start.maps), device=start.maps.device)
         return self.network.last_features(self.network.trunk(self.network.begin(start, rows, None), None))
 
 
@@ -289,9 +292,9 @@ class NativeExecutor:
         features, crop = self.prefix(self.bundle, images, auxiliary)
         n_maps = features.shape[1] - self.bundle.metadata.input.n_auxiliary
         maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
-        last = self.exact.last_features(maps) if self.bundle.has("last_features") else None
         start = self.runner.network.start(maps)
         exact = start if self.exact is self.runner else self.exact.network.start(maps)
+        last = self.exact.last_features(exact) if self.bundle.has("last_features") else None
         prepared = NativePrepared(self, start, exact, carried, last, crop)
         if self.runner.network.dtype != torch.bfloat16:
             return prepared

@@ -247,9 +247,12 @@ class NativeGampen(NativeNetwork):
     def begin(self, start: Start, rows: Tensor, masks: Masks | None) -> Tensor:
         # The maps after the first convolution and ReLU: (row, channel, y, x).
         first = self.first
-        if masks is None or start.convolved is None:
+        if start.convolved is None:
             return first.rectified(super().begin(start, rows, masks), dropped=masks is not None)
         x = start.convolved[rows]
+        if masks is None:
+            # It holds the bias of passes with dropout.
+            return x.add_((first.bias - first.divided_bias).reshape(-1, 1, 1)).relu_()
         positions = masks.positions[:, self.slots[0]].sort(dim=1).values
         values = zeroed_values(start.maps, rows, positions, masks.any_zeroed[:, 0])
         subtract_zeroed_(x, values, positions, first.weight)
