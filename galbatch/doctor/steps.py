@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from galbatch import storage
 from galbatch.config import read_config
@@ -131,36 +133,56 @@ def examine(steps: Sequence[Step], *, most_s: float = MOST_S) -> Iterator[StepRe
 
 
 def _run(step: Step, limit_s: float) -> StepResult:
-    """Run a step in a process of its own, which is killed with its children at the limit."""
+    """Run a step in a process of its own, which ends with its children: at the limit, and when it or this process is killed."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "galbatch.doctor", step.name, json.dumps(dict(step.arguments))]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    # The step ends when its end of this pipe says that this process is gone, however that came.
+    reading, writing = os.pipe()
+    command = [
+        sys.executable,
+        "-m",
+        "galbatch.doctor",
+        step.name,
+        json.dumps(dict(step.arguments)),
+        f"{reading}",
+    ]
+    # Files, not pipes: children of a step that was killed would hold its pipes open.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, start_new_session=True, pass_fds=[reading]
+        )
         try:
-            output, errors = process.communicate(timeout=limit_s)
-            problem = "" if process.returncode == 0 else _last_line(errors, process.returncode)
+            code = process.wait(limit_s)
+            problem = "" if code == 0 else _last_line(_text(errors), code)
         except subprocess.TimeoutExpired:
             problem = f"killed after its limit of {limit_s:.0f} s"
-            output = ""
         finally:
             # Also after Ctrl-C. The step leads a group of its own, so that its workers end with it.
             _kill(process)
-    finding = None
-    if not problem:
-        read = json.loads(output.splitlines()[-1])
-        finding = Finding(tuple((label, text) for label, text in read["rows"]), read["data"])
+            os.close(reading)
+            os.close(writing)
+        finding = None
+        if not problem:
+            read = json.loads(_text(output).splitlines()[-1])
+            finding = Finding(tuple((label, text) for label, text in read["rows"]), read["data"])
     return StepResult(step, finding, problem, time.monotonic() - started)
 
 
+def _text(file: IO[bytes]) -> str:
+    """Return what a process has written into a file."""
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
-    try:
+    # There is no such group where all of it have ended.
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        # All of the group have ended.
-        return
+    process.wait()
 
 
 def _last_line(errors: str, code: int) -> str:
     lines = [line for line in errors.splitlines() if line.strip()]
+    if code < 0:
+        # What it wrote before is not why.
+        return f"its process was killed by {signal.Signals(-code).name}"
     return access.redacted(lines[-1].strip()) if lines else f"its process ended with code {code}"

@@ -2,6 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -69,6 +73,62 @@ def test_a_step_that_takes_too_long_or_fails_stops_no_other(tmp_path):
     assert done.problem == ""
     assert done.finding.data["write_bytes_per_s"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["not-there"]
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie has ended; its parent is slow to notice.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(holds):
+    end_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_the_children_of_a_step_that_is_killed_end_at_once(tmp_path, monkeypatch):
+    # As a machine without memory kills it, while a worker of its holds its output open.
+    python, pid = tmp_path / "python", tmp_path / "pid"
+    python.write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {pid}\necho 'no reason' >&2\nkill -9 $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    started = time.monotonic()
+    (result,) = doctor.examine([Step("machine", 200, {})])
+    assert time.monotonic() - started < 100
+    assert result.problem == "its process was killed by SIGKILL"
+    child = int(pid.read_text())
+    wait_until(lambda: not is_running(child))
+
+
+STANDS_IN = """
+import subprocess, sys, pathlib
+from galbatch.doctor.__main__ import end_with_doctor
+child = subprocess.Popen(["sleep", "300"])
+pathlib.Path("PID").write_text(f"{child.pid} ")
+end_with_doctor(int(sys.argv[-1]))
+"""
+
+
+def test_a_step_and_its_children_end_with_a_doctor_that_is_killed(tmp_path):
+    pid, python, step = tmp_path / "pid", tmp_path / "python", tmp_path / "step.py"
+    step.write_text(STANDS_IN.replace("PID", str(pid)))
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {step} "$@"\n')
+    python.chmod(0o755)
+    code = (
+        f"import sys; sys.executable = {str(python)!r}; from galbatch import doctor; "
+        "list(doctor.examine([doctor.Step('machine', 600, {})]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as killed:
+        wait_until(lambda: pid.exists() and pid.read_text().endswith(" "))
+        child = int(pid.read_text())
+        assert is_running(child)
+        killed.kill()
+    wait_until(lambda: not is_running(child))
 
 
 def test_what_is_left_after_the_time_of_all_steps_is_named():
