@@ -309,3 +309,14 @@ def test_made_up_galaxies_differ(make):
     """The check against the script would see nothing on empty images."""
     images = made_up_images(gampen_of(make).metadata)
     assert float(images[0].max()) > 100 > 30 > float(images[1].max()) > 10
+
+
+def test_last_features_share_the_first_convolution_of_the_passes(make):
+    bundle = gampen_of(make, rate=0.3)
+    images, _ = made_up_inputs(bundle.metadata)
+    with torch.inference_mode():
+        expected = bundle.script.last_features(bundle.prefix(images, None))
+        prepared = native_executor(bundle, "float32").prepare(images, None)
+    assert prepared.start.convolved is not None
+    # The bias of the passes is smaller by the factor of the dropout: it counts.
+    torch.testing.assert_close(prepared.last, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))

@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from galbatch.errors import BundleError
 from galbatch.models import wide_gampen
-from galbatch.models.bundle import made_up_inputs
 from galbatch.models.engines import native_executor, winograd
 from galbatch.models.engines.native import disagreement
 from galbatch.models.engines.native_networks import Layer
@@ -92,11 +91,5 @@ def test_a_network_of_half_the_papers_width_runs_with_it(wide, precision, n_runn
 
 def test_a_wrong_transform_is_another_network_than_the_script(wide, monkeypatch):
     monkeypatch.setattr(winograd, "FILTER_ROWS", (*winograd.FILTER_ROWS[:3], (0.0, 0.0, 0.9)))
-    executor = native_executor(dataclasses.replace(wide), "bfloat16")
-    images, _ = made_up_inputs(wide.metadata)
-    with torch.inference_mode():
-        wrong = executor.prepare(images, None).last
-        expected = wide.script.last_features(wide.prefix(images, None))
-    assert float((wrong - expected).abs().max()) > 1e-3 * float(expected.abs().max())
     with pytest.raises(BundleError, match="another network than its script"):
         native_executor(dataclasses.replace(wide), "float32")
