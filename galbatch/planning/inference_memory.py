@@ -79,7 +79,8 @@ def project_inference(
     known = [(model, networks[model.name]) for model in plan.models if model.name in networks]
     scripts = sum(memory.weights_bytes for _, memory in known)
     weights = sum(
-        round(WEIGHT_COPIES[model.engine.partition("-")[0]] * memory.weights_bytes) for model, memory in known
+        round(WEIGHT_COPIES[model.engine.partition("-")[0]] * memory.weights_bytes) + memory.filters_bytes
+        for model, memory in known
     )
     # Networks take turns: the largest counts, not the sum.
     working = max((memory.working_bytes for _, memory in known), default=0)

@@ -90,6 +90,11 @@ class Executor(Protocol):
         """The device that the network runs on."""
         ...
 
+    @property
+    def filters_bytes(self) -> int:
+        """The bytes of transformed filters that it holds beside the weights."""
+        ...
+
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> Prepared:
         """Compute everything that is the same in all passes of an object.
 
@@ -127,6 +132,11 @@ class ScriptExecutor:
 
     bundle: Bundle
     device: torch.device = CPU
+
+    @property
+    def filters_bytes(self) -> int:
+        """0: scripts run as they are."""
+        return 0
 
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> ScriptPrepared:

@@ -23,7 +23,7 @@ from galbatch.models.engines.gpu_errors import gpu_trouble
 from galbatch.models.engines.native_networks import NativeNetwork, Start, native_network
 from galbatch.models.engines.prefix import choose_prefix
 from galbatch.models.engines.switches import in_repeatable_float32, repeatable_float32
-from galbatch.models.engines.winograd import use_winograd
+from galbatch.models.engines.winograd import filters_bytes, use_winograd
 from galbatch.models.networks import Masks
 
 __all__ = ["NativeExecutor", "native_executor"]
@@ -286,6 +286,11 @@ class NativeExecutor:
         self.prefix = choose_prefix(bundle, device)
         self.plan = runner.network.plan(device)
         exact.network.plan(device)
+
+    @property
+    def filters_bytes(self) -> int:
+        """The bytes of transformed filters that it holds beside the weights."""
+        return filters_bytes(self.exact.network)
 
     @in_repeatable_float32
     def prepare(self, images: Tensor, auxiliary: Tensor | None) -> NativePrepared:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from galbatch.models.engines.native_networks import Layer
 
-__all__ = ["WinogradConvolution", "use_winograd"]
+__all__ = ["WinogradConvolution", "filters_bytes", "use_winograd"]
 
 # With fewer channels the sums around the products take as long as they save: on a Zen 4 core 0.6 to 0.9 of the time of the direct way from
 # 256 channels on, 1.0 and more with 128. The choice follows from the network alone, so that all workers make the same one.
@@ -35,6 +35,12 @@ def use_winograd(network: nn.Module) -> int:
     for layer in layers:
         layer.fused = WinogradConvolution(layer.weight)
     return len(layers)
+
+
+def filters_bytes(network: nn.Module) -> int:
+    """Return the bytes of the transformed filters of a network, which it holds beside its weights."""
+    layers = [one for one in network.modules() if isinstance(one, Layer)]
+    return sum(one.fused.n_bytes for one in layers if isinstance(one.fused, WinogradConvolution))
 
 
 def _gains(layer: Layer) -> bool:
@@ -59,6 +65,11 @@ class WinogradConvolution:
         rows = torch.tensor(FILTER_ROWS, dtype=torch.float64)
         filters = torch.einsum("ai,ocij,bj->abco", rows, weight.double(), rows)
         self._filters = filters.flatten(0, 1).float().contiguous()  # (16, in, out)
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the transformed filters."""
+        return self._filters.nbytes
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
         """Return the ReLU of the convolution, (row, out, y, x), channels last in memory.

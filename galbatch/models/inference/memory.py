@@ -41,6 +41,7 @@ class NetworkMemory:
     Attributes
     ----------
     weights_bytes : weights of all bundles, as their scripts hold them
+    filters_bytes : transformed filters of convolutions, which engines on a CPU hold beside the weights
     prepare_bytes : largest amount per object while everything before the first dropout is computed
     features_bytes : amount per object that is kept while its passes run
     batch_bytes, row_bytes : amount for a batch of any size, and in addition for each of its rows
@@ -53,6 +54,7 @@ class NetworkMemory:
     """
 
     weights_bytes: int
+    filters_bytes: int
     prepare_bytes: int
     features_bytes: int
     batch_bytes: int
@@ -124,6 +126,7 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
     columns = network_columns(ensemble, name="", quantiles=posterior.quantiles)
     found = NetworkMemory(
         weights_bytes=sum(part.weights_bytes for part in parts),
+        filters_bytes=sum(part.filters_bytes for part in parts),
         prepare_bytes=max(part.prepare_bytes for part in parts),
         features_bytes=sum(part.features_bytes for part in parts),
         batch_bytes=max(part.batch_bytes for part in parts),
@@ -143,6 +146,7 @@ class _BundleMemory:
     """The part of `NetworkMemory` that one bundle takes."""
 
     weights_bytes: int
+    filters_bytes: int
     prepare_bytes: int
     features_bytes: int
     batch_bytes: int
@@ -181,6 +185,7 @@ def _measure(bundle: Bundle, execution: Execution, batch: int) -> _BundleMemory:
     prepare = _taken(lambda: runner.prepare(images, auxiliary), device)
     return _BundleMemory(
         weights_bytes=sum(weights.values()),
+        filters_bytes=runner.filters_bytes,
         prepare_bytes=prepare.peak_bytes // len(images),
         features_bytes=prepare.held_bytes // len(images),
         batch_bytes=max(0, of_few - few * row_bytes),

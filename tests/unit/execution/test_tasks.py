@@ -148,6 +148,7 @@ def made_up_gpu(monkeypatch):
     """A GPU with 23.7 GiB free, on which a row takes 82 MiB."""
     memory = models.NetworkMemory(
         weights_bytes=0,
+        filters_bytes=0,
         prepare_bytes=0,
         features_bytes=15 * 2**20,
         batch_bytes=0,

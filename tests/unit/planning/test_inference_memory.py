@@ -1,5 +1,6 @@
 """The projected memory of a worker that infers, from a plan and the measured memory of its networks."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 from galbatch.config import PosteriorConfig
@@ -10,6 +11,7 @@ from galbatch.planning import GridPlan, project_inference
 MIB = 2**20
 MEMORY = NetworkMemory(
     weights_bytes=540 * MIB,
+    filters_bytes=100 * MIB,
     prepare_bytes=30 * MIB,
     features_bytes=15 * MIB,
     batch_bytes=0,
@@ -48,3 +50,10 @@ def test_kept_outputs_take_more_of_the_host():
     kept, not_kept = projected("cuda", passes=100, keep_pass_outputs=True), projected("cuda", passes=100)
     assert kept.host_bytes > not_kept.host_bytes
     assert kept.device_bytes == not_kept.device_bytes
+
+
+def test_transformed_filters_stand_beside_the_weights():
+    without = project_inference(
+        PLAN, {"net": replace(MEMORY, filters_bytes=0)}, PosteriorConfig(), device="cpu"
+    )
+    assert projected().host_bytes - without.host_bytes == 100 * MIB

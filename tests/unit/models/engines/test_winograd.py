@@ -86,6 +86,8 @@ def test_a_network_of_half_the_papers_width_runs_with_it(wide, precision, n_runn
         for runner in (executor.runner, executor.exact)
     ]
     assert counts == [n_runner, n_exact]
+    # 256 to 256 channels five times; 16 numbers a filter.
+    assert executor.filters_bytes == 5 * 16 * 256 * 256 * 4
     assert disagreement(executor) is None
 
 

@@ -27,6 +27,7 @@ POSTERIOR = PosteriorConfig(passes=8)
 
 FULL = NetworkMemory(
     weights_bytes=540 * MIB,
+    filters_bytes=100 * MIB,
     prepare_bytes=30 * MIB,
     features_bytes=15 * MIB,
     batch_bytes=0,
