@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import sep
 
+from galbatch.core.fingerprint import digest
 from galbatch.core.flags import MaskBit
 from galbatch.core.sky_noise import MIN_SKY_PIXELS, clipped_sky
 from galbatch.core.types import Grid, ObjectTable, Plane, Tile
@@ -68,6 +69,11 @@ SIGNIFICANCE = 2.5
 
 SPOILED = int(reduce(or_, (MaskBit.BAD, MaskBit.SAT, MaskBit.CR, MaskBit.EDGE, MaskBit.NO_DATA)))
 
+MOST_KNOWN = 1000
+"""The number of tiles whose widths a process keeps. Partitions are neighbors, so that a worker goes on to other tiles."""
+
+_KNOWN_WIDTHS: dict[str, float] = {}
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -88,7 +94,7 @@ def psf_of_stars(reader: TileReader, canvas: Canvas, *, dense_tiles: Set[Plane])
         if tile.image not in dense_tiles:
             continue
         if tile.image not in reader.star_widths:
-            reader.star_widths[tile.image] = _width_of_stars(reader, tile)
+            reader.star_widths[tile.image] = _known_width(reader, tile)
         unit = canvas.psf_fwhm_arcsec[at] if _states_psf(tile) else 1.0
         result[at] = reader.star_widths[tile.image] * unit
     return result
@@ -135,6 +141,19 @@ def n_cutouts(objects: ObjectTable, tiles: Sequence[Tile]) -> dict[Plane, int]:
 
 def _states_psf(tile: Tile) -> bool:
     return tile.psf is not None or math.isfinite(tile.psf_fwhm_arcsec)
+
+
+def _known_width(reader: TileReader, tile: Tile) -> float:
+    """Return the width of a tile's stars, which a process measures once for all partitions that take cutouts from the tile."""
+    if tile.identity is None:
+        return _width_of_stars(reader, tile)
+    # With all that is stated of the tile; its identity is that of its files.
+    key = digest(repr(tile))
+    if key not in _KNOWN_WIDTHS:
+        if len(_KNOWN_WIDTHS) >= MOST_KNOWN:
+            _KNOWN_WIDTHS.clear()
+        _KNOWN_WIDTHS[key] = _width_of_stars(reader, tile)
+    return _KNOWN_WIDTHS[key]
 
 
 def _width_of_stars(reader: TileReader, tile: Tile) -> float:

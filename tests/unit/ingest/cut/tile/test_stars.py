@@ -83,6 +83,20 @@ def test_the_company_does_not_count(tile, at_center, cut):
     assert together.psf_fwhm_stars_arcsec[1] == alone.psf_fwhm_stars_arcsec[0]
 
 
+def test_a_process_looks_at_the_stars_of_a_tile_once(tile, at_center, cut, monkeypatch):
+    """Each partition opens its tiles anew; a file that was replaced is another tile."""
+    found, strips = stars._round_sources, []
+    monkeypatch.setattr(
+        stars, "_round_sources", lambda reader, of, strip: strips.append(strip) or found(reader, of, strip)
+    )
+    for fwhm, n_strips in ((1.0, 2), (1.2, 4)):
+        tiles = tile(fwhm)
+        for _ in range(2):
+            block = cut(at_center, tiles, size=60)
+            assert block.psf_fwhm_stars_arcsec[0, 0] == pytest.approx(fwhm, rel=0.01)
+            assert len(strips) == n_strips
+
+
 def test_of_sparse_objects_nothing_more_is_read(tile, at_center, monkeypatch):
     """Five strips of 900 px hold 576,000 pixels: a quarter of 9 cutouts of 506 px, more than that of 8."""
     tiles, found = tile(1.0), {}
