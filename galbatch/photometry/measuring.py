@@ -277,6 +277,9 @@ def _flat_share(
     if inner.size < 0.5 * math.pi * radius_px**2:
         return math.nan
     core = inner[inner > 0.5 * peak]
+    # The peak may lie outside of a circle of half a pixel.
+    if not core.size:
+        return math.nan
     return float(np.mean(core >= peak - max(FLAT_SHARE * peak, min(FLAT_SIGMA * noise, FLAT_MOST * peak))))
 
 

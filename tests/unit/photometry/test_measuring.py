@@ -200,3 +200,11 @@ def test_a_flat_core_in_a_wide_halo_is_seen() -> None:
     image = np.minimum(core, 0.4 * core.max()) + halo + noise((SIZE_PX, SIZE_PX), 1.0)
     # The flag begins at 0.3.
     assert measured(image[None, None])["phot_flat_share_r"][0] > 0.4
+
+
+def test_of_sky_alone_no_core_is_flat() -> None:
+    """A peak of three sigma can lie outside of a circle of half a pixel: the core has no pixel, and nothing warns."""
+    scenes = np.random.default_rng(5).normal(0.0, 1.0, (300, 1, 49, 49)).astype(np.float32)
+    found = measured(scenes)["phot_flat_share_r"]
+    assert 0 < np.isfinite(found).sum() < 300
+    assert not (found > 1).any()
