@@ -31,6 +31,8 @@ from galbatch.core.types import ObjectTable
 KEPT = RESULTS / "task_times.json"
 SIZE_PX = 239
 N_PASSES = 32
+MOST_OBJECTS = 1000
+"""Of a partition."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def write_list(path: Path, objects: ObjectTable) -> None:
     pq.write_table(pa.table({name: pa.array(np.asarray(column)) for name, column in columns.items()}), path)
 
 
-def run(folder: Path, name: str, *, workers: int, **settings: Any) -> TaskLog:
+def run(folder: Path, name: str, *, workers: int, most_objects: int, **settings: Any) -> TaskLog:
     """Run on the patches in `folder`; return the log of the tasks."""
     config = RunConfig(
         survey={"layout": "hsc", "tiles": str(folder / "**/calexp-*.fits"), "bands": ("g",)},
@@ -97,7 +99,7 @@ def run(folder: Path, name: str, *, workers: int, **settings: Any) -> TaskLog:
         catalog={"path": str(folder / name / "catalog")},
         cluster={"kind": "local", "workers": workers, "dashboard_address": "127.0.0.1:0"},
         # Their numbers differ by a factor of four, as a pixel is split in four: the fit needs that.
-        plan={"max_objects_per_partition": 1000},
+        plan={"max_objects_per_partition": most_objects},
         **{
             **settings,
             "cutouts": {**settings.get("cutouts", {}), "store": str(folder / name / "cutouts.zarr")},
@@ -110,18 +112,21 @@ def run(folder: Path, name: str, *, workers: int, **settings: Any) -> TaskLog:
     return log
 
 
-def measure(folder: Path, n_objects: int, *, workers: int) -> dict[str, TaskTimes]:
+def measure(
+    folder: Path, n_objects: int, *, workers: int, most_objects: int = MOST_OBJECTS
+) -> dict[str, TaskTimes]:
     """Run both, and fit the times of their tasks."""
     ingest_data.make_tiles(folder)
     objects, _ = ingest_data.make_objects(n_objects, margin_px=SIZE_PX // 2 + 1)
     write_list(folder / "objects.parquet", objects)
     planes = ("image", "mask", "variance")
     grid = {"size_px": SIZE_PX, "pixel_scale_arcsec": 0.168, "bands": ("g",), "planes": planes}
-    cut = run(folder, "cut", workers=workers, cutouts=grid)
+    cut = run(folder, "cut", workers=workers, most_objects=most_objects, cutouts=grid)
     inferred = run(
         folder,
         "inferred",
         workers=workers,
+        most_objects=most_objects,
         models=({"name": "gampen", "bundle": "demo:gampen"},),
         posterior={"passes": N_PASSES},
     )
