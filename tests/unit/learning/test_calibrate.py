@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.core.pixels import Partition
-from galbatch.core.types import CutoutBlock, Grid
+from galbatch.core.types import Grid
 from galbatch.errors import BundleError, UsageError
 from galbatch.learning import (
     DataSource,
@@ -32,6 +32,7 @@ from galbatch.models import (
     split_objects,
 )
 from galbatch.objects import read_table, write_table
+from tests.unit.learning.blocks import block_of
 
 GRID = Grid(16, 0.168)
 N = 700
@@ -86,7 +87,7 @@ def folder(tmp_path_factory):
     ingest.create_groups(
         str(folder / "cutouts.zarr"), attributes={"unit": "nJy"}, partitions=[partition], grids=[GRID]
     )
-    blocks = [block_of(images[part], ids[part]) for part in np.array_split(ids, [256, 512])]
+    blocks = [block_of(GRID, ("r",), images[part], ids[part]) for part in np.array_split(ids, [256, 512])]
     ingest.write_partition(
         str(folder / "cutouts.zarr"), partition, GRID, blocks, planes=("image",), fingerprint={"a": 1}
     )
@@ -102,29 +103,6 @@ def folder(tmp_path_factory):
     record = {"store": "other.zarr", "labels": "labels.parquet", "seed": 5, "parent_training": record}
     save_bundle(str(folder / "tuned.pt"), script, dataclasses.replace(METADATA, training=record))
     return folder
-
-
-def block_of(images, ids):
-    n = len(ids)
-    return CutoutBlock(
-        grid=GRID,
-        bands=("r",),
-        object_id=ids,
-        ra_deg=np.linspace(150, 151, n),
-        dec_deg=np.zeros(n),
-        image=images,
-        mask=None,
-        variance=None,
-        crpix=np.full((n, 2), 8.0),
-        crval=np.zeros((n, 2)),
-        cd=np.zeros((n, 2, 2)),
-        tile=np.full(n, "t"),
-        coverage=np.ones((n, 1), np.float32),
-        sky_sigma_njy=np.full((n, 1), 2.0, np.float32),
-        psf_fwhm_arcsec=np.full((n, 1), 0.8, np.float32),
-        noise_correlation=np.ones((n, 1), np.float32),
-        flags=np.zeros(n, np.int32),
-    )
 
 
 def source_of(folder):

@@ -12,7 +12,7 @@ from galbatch import ingest, models
 from galbatch.cli.app import app
 from galbatch.config import read_toml
 from galbatch.core.pixels import Partition
-from galbatch.core.types import CutoutBlock, Grid
+from galbatch.core.types import Grid
 from galbatch.errors import UsageError
 from galbatch.learning import (
     LabeledImages,
@@ -22,6 +22,7 @@ from galbatch.learning import (
     train_and_save,
 )
 from galbatch.objects import write_table
+from tests.unit.learning.blocks import block_of
 
 GRID = Grid(32, 0.168)
 BANDS = ("g", "r")
@@ -55,27 +56,10 @@ def blobs(n, seed, *, blur_px=2.0, ratio=2.0):
     return (light + rng.normal(0, 2.0, light.shape)).astype(np.float32), flux
 
 
-def block_of(images, ids):
-    n, n_bands = images.shape[:2]
-    return CutoutBlock(
-        grid=GRID,
-        bands=BANDS,
-        object_id=ids,
-        ra_deg=np.linspace(150, 151, n),
-        dec_deg=np.zeros(n),
-        image=images,
-        mask=None,
-        variance=None,
-        crpix=np.full((n, 2), 16.0),
-        crval=np.zeros((n, 2)),
-        cd=np.zeros((n, 2, 2)),
-        tile=np.full(n, "t"),
-        coverage=np.ones((n, n_bands), np.float32),
-        sky_sigma_njy=np.full((n, n_bands), 2.0, np.float32),
-        psf_fwhm_arcsec=np.linspace([0.7, 0.6], [0.9, 0.8], n, dtype=np.float32),
-        noise_correlation=np.ones((n, n_bands), np.float32),
-        flags=np.zeros(n, np.int32),
-    )
+def block_with_psf(images, ids):
+    """Cutouts whose PSF differs from object to object."""
+    psf = np.linspace([0.7, 0.6], [0.9, 0.8], len(ids), dtype=np.float32)
+    return dataclasses.replace(block_of(GRID, BANDS, images, ids), psf_fwhm_arcsec=psf)
 
 
 def write_store(path, images, ids):
@@ -83,7 +67,7 @@ def write_store(path, images, ids):
     for partition in PARTITIONS:
         rows = range(partition.start, partition.stop)
         parts = [np.array(rows[start : start + 256]) for start in range(0, len(rows), 256)]
-        blocks = [block_of(images[part], ids[part]) for part in parts]
+        blocks = [block_with_psf(images[part], ids[part]) for part in parts]
         ingest.write_partition(path, partition, GRID, blocks, planes=("image",), fingerprint={"a": 1})
 
 

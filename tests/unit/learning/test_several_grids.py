@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.core.pixels import Partition
-from galbatch.core.types import CutoutBlock, Grid
+from galbatch.core.types import Grid
 from galbatch.errors import UsageError
 from galbatch.models import (
     BundleMetadata,
@@ -21,6 +21,7 @@ from galbatch.models import (
 )
 from galbatch.models.metadata import ImageInfo
 from galbatch.objects import write_table
+from tests.unit.learning.blocks import block_of
 
 FINE, COARSE = Grid(8, 0.2), Grid(6, 0.4)
 N = 1200
@@ -44,28 +45,10 @@ class Ratio(torch.nn.Module):
         return features
 
 
-def block_of(grid, band, values, ids):
-    n = len(ids)
-    image = np.broadcast_to(values[:, None, None, None], (n, 1, grid.size_px, grid.size_px))
-    return CutoutBlock(
-        grid=grid,
-        bands=(band,),
-        object_id=ids,
-        ra_deg=np.linspace(150, 151, n),
-        dec_deg=np.zeros(n),
-        image=image.astype(np.float32),
-        mask=None,
-        variance=None,
-        crpix=np.full((n, 2), 4.0),
-        crval=np.zeros((n, 2)),
-        cd=np.zeros((n, 2, 2)),
-        tile=np.full(n, "t"),
-        coverage=np.ones((n, 1), np.float32),
-        sky_sigma_njy=np.full((n, 1), 2.0, np.float32),
-        psf_fwhm_arcsec=np.full((n, 1), 0.8, np.float32),
-        noise_correlation=np.ones((n, 1), np.float32),
-        flags=np.zeros(n, np.int32),
-    )
+def uniform_block(grid, band, values, ids):
+    """Cutouts of one band whose pixels all have one value an object, (object,)."""
+    images = np.broadcast_to(values[:, None, None, None], (len(ids), 1, grid.size_px, grid.size_px))
+    return block_of(grid, (band,), images.astype(np.float32), ids)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +68,7 @@ def folder(tmp_path_factory):
             if grid == COARSE and part is parts[0]:
                 continue
             blocks = [
-                block_of(grid, band, values[some], ids[some])
+                uniform_block(grid, band, values[some], ids[some])
                 for some in np.array_split(rows, range(256, len(rows), 256))
             ]
             ingest.write_partition(store, part, grid, blocks, planes=("image",), fingerprint={"a": 1})

@@ -16,7 +16,8 @@ from galbatch.learning import DataSource, calibrate_stopping_only, prepare_stopp
 from galbatch.models import StoppingSettings, load_bundle, save_bundle, split_objects
 from galbatch.models.metadata import ImageInfo
 from galbatch.models.networks import keyed_dropout
-from tests.unit.learning.test_calibrate import GRID, METADATA, Sum, block_of
+from tests.unit.learning.blocks import block_of
+from tests.unit.learning.test_calibrate import GRID, METADATA, Sum
 
 N = 300
 RATE = 0.3
@@ -63,7 +64,12 @@ def folder(tmp_path_factory):
     for partition in partitions:
         ids = np.arange(partition.start, partition.stop)
         ingest.write_partition(
-            store, partition, GRID, [block_of(images[ids], ids)], planes=("image",), fingerprint={"a": 1}
+            store,
+            partition,
+            GRID,
+            [block_of(GRID, ("r",), images[ids], ids)],
+            planes=("image",),
+            fingerprint={"a": 1},
         )
     script = torch.jit.script(Shaky(0.6).eval())
     shaky = dataclasses.replace(METADATA, dropout_rate=RATE)

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from galbatch import ingest
 from galbatch.cli.app import app
 from galbatch.core.pixels import Partition
-from galbatch.core.types import CutoutBlock, Grid
+from galbatch.core.types import Grid
 from galbatch.errors import UsageError
 from galbatch.learning import DataSource, prepare_information, read_scores
 from galbatch.learning.information.measuring import _check_fits, _columns_of
 from galbatch.models import AuxiliaryInput, BundleMetadata, HeadInfo, InputInfo, ParameterInfo, save_bundle
 from galbatch.objects import write_table
+from tests.unit.learning.blocks import block_of
 
 GRID, N = Grid(16, 0.168), 1500
 IMAGE_NOISE, COPY_NOISE = 0.3, 0.4
@@ -127,7 +128,9 @@ def folder(tmp_path_factory):
     partition, ids = Partition(5, 7123, 0, N), np.arange(N)
     store = str(folder / "cutouts.zarr")
     ingest.create_groups(store, attributes={"unit": "nJy"}, partitions=[partition], grids=[GRID])
-    blocks = [block_of(images[part], part) for part in np.array_split(ids, range(256, N, 256))]
+    blocks = [
+        block_of(GRID, ("g", "r"), images[part], part) for part in np.array_split(ids, range(256, N, 256))
+    ]
     ingest.write_partition(store, partition, GRID, blocks, planes=("image",), fingerprint={"a": 1})
     odd = right ^ bit
     table = {
@@ -146,29 +149,6 @@ def folder(tmp_path_factory):
         for source in ("image", "numbers", "both"):
             write_bundle(folder / f"{label}-{source}.pt", label, source)
     return folder
-
-
-def block_of(images, ids):
-    n = len(ids)
-    return CutoutBlock(
-        grid=GRID,
-        bands=("g", "r"),
-        object_id=ids,
-        ra_deg=np.linspace(150, 151, n),
-        dec_deg=np.zeros(n),
-        image=images,
-        mask=None,
-        variance=None,
-        crpix=np.full((n, 2), 8.0),
-        crval=np.zeros((n, 2)),
-        cd=np.zeros((n, 2, 2)),
-        tile=np.full(n, "t"),
-        coverage=np.ones((n, 2), np.float32),
-        sky_sigma_njy=np.full((n, 2), 2.0, np.float32),
-        psf_fwhm_arcsec=np.full((n, 2), 0.8, np.float32),
-        noise_correlation=np.ones((n, 2), np.float32),
-        flags=np.zeros(n, np.int32),
-    )
 
 
 def measured(folder, output, label, *more):
