@@ -103,7 +103,8 @@ def clipped_sky(
     for left in range(rounds - 1, -1, -1):
         count = np.count_nonzero(np.isfinite(kept), axis=-1, keepdims=True)
         median = _sort_to_median(kept, count)[..., 0]
-        scatter = robust_scatter(kept.copy())
+        # The deviations from the median that is known by now: to find it again would be another sort.
+        scatter = robust_scatter(kept - median[..., None], centered=True)
         if left:
             kept[np.abs(kept - median[..., None]) > clip_sigma * scatter[..., None]] = np.nan
     return np.where(np.isfinite(scatter), median, np.nan), scatter

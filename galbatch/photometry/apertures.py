@@ -99,6 +99,33 @@ class Aperture:
         segments = self.detected.segments[self.box]
         return np.where(segments == self.source, np.int32(0), segments) * self.inside
 
+    @cached_property
+    def own(self) -> npt.NDArray[np.bool_]:
+        """The pixels of `inside` that no other source has, (y, x) bool."""
+        mine: npt.NDArray[np.bool_] = self.inside & (self.others == 0)
+        return mine
+
+    @cached_property
+    def distance(self) -> npt.NDArray[np.float64]:
+        """The distance from the center of the pixels of `box`, (y, x) float64, in pixels."""
+        rows, columns = self.box
+        y, x = np.ogrid[rows, columns]
+        apart: npt.NDArray[np.float64] = np.hypot(y - self.y, x - self.x)
+        return apart
+
+    @cached_property
+    def sides(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """The pixels of `own` whose opposite about the nearest half pixel to the center is one, too, and these: places in the flat cutout."""
+        (ny, nx), (rows, columns) = self.detected.segments.shape, self.box
+        own = np.zeros((ny, nx), np.bool_)
+        own[rows, columns] = self.own
+        y, x = np.nonzero(own)
+        to_y, to_x = round(2 * self.y) - y, round(2 * self.x) - x
+        within = (to_y >= 0) & (to_y < ny) & (to_x >= 0) & (to_x < nx)
+        here, there = (y * nx + x)[within], (to_y * nx + to_x)[within]
+        both = own.reshape(-1)[there]
+        return here[both], there[both]
+
     @property
     def sep_arguments(self) -> dict[str, Any]:
         """The arguments by which SEP leaves out the pixels of other sources, and those without data."""
@@ -109,10 +136,8 @@ class Aperture:
 
     def half_light_circle(self, radius_px: float) -> npt.NDArray[np.bool_]:
         """Return the pixels of `box` within a circle about the center that no other source has, (y, x) bool."""
-        rows, columns = self.box
-        y, x = np.ogrid[rows, columns]
-        within: npt.NDArray[np.bool_] = np.hypot(y - self.y, x - self.x) <= radius_px
-        return within & self.inside & (self.others == 0)
+        within: npt.NDArray[np.bool_] = self.distance <= radius_px
+        return within & self.own
 
 
 def _central_source(detected: Detected, center_px: int, *, reach_px: float) -> int:

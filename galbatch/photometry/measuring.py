@@ -214,8 +214,7 @@ def _in_band(
     total, _, _ = sep.sum_ellipse(plane, x, y, a, b, theta, subpix=5, **known)
     area = math.pi * aperture.a * aperture.b
     flux, flux_error = float(total[0]), math.hypot(noise * correlation * math.sqrt(area), sky_error * area)
-    pixels, inside = plane[aperture.box], aperture.inside
-    own = inside & (aperture.others == 0)
+    pixels, own = plane[aperture.box], aperture.own
     peak = float(pixels[own].max()) if own.any() else math.nan
     radius, radius_error = math.nan, math.nan
     if flux > 0:
@@ -289,16 +288,7 @@ def _asymmetric_share(plane: npt.NDArray[np.float32], aperture: Aperture, *, noi
     Half of sum |I - I180| over sum I, with I180 turned by half a circle about the nearest half pixel (Conselice 2000), less what noise adds:
     sigma / sqrt(pi) a pixel. Pixels of other sources, without data or beyond the edge count on neither side.
     """
-    own = np.zeros(plane.shape, np.bool_)
-    own[aperture.box] = aperture.inside & (aperture.others == 0)
-    turned = []
-    for center, size in ((aperture.y, plane.shape[0]), (aperture.x, plane.shape[1])):
-        opposite = round(2 * center) - np.arange(size)
-        turned.append(np.where((opposite >= 0) & (opposite < size), opposite, -1))
-    y, x = np.nonzero(own)
-    to_y, to_x = turned[0][y], turned[1][x]
-    both = (to_y >= 0) & (to_x >= 0) & own[to_y, to_x]
-    here, there = plane[y[both], x[both]], plane[to_y[both], to_x[both]]
+    here, there = (plane.reshape(-1)[places] for places in aperture.sides)
     light = float(here.sum(dtype=np.float64))
     if not light > 0:
         return math.nan
