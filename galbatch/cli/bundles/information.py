@@ -99,7 +99,7 @@ def information(
             paths, source, parameter=parameter, passes=models.PassSettings(passes)
         )
         found = learning.measure_information(task, console=out)
-        title = task.parameter
+        title = task.label_text
     bins = learning.split_information(found)
     heads = ["nats", *(f"{one.name} {one.low:.3g} to {one.high:.3g}" if one.name else "all" for one in bins)]
     rows = [(name, *(with_error(*one.named()[name]) for one in bins)) for name in bins[0].named()]

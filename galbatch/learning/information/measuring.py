@@ -61,6 +61,12 @@ class InformationTask:
         """Whether the label is a class."""
         return models.head_of(self.bundles["both"].metadata.head).is_classes
 
+    @property
+    def label_text(self) -> str:
+        """The label's name as a title has it: the parameter, or the classes."""
+        classes = [one.name for one in self.bundles["both"].metadata.parameters]
+        return " or ".join(classes) if self.is_classes else self.parameter
+
 
 def prepare_information(
     paths: Mapping[str, str],

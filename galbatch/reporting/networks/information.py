@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ __all__ = ["information_table", "write_information"]
 
 PARTS = ("redundancy", "unique_image", "unique_numbers", "synergy")
 PANEL_INCHES = (4.2, 3.2)
+# Bars and lines reach everywhere in a panel, so its legend stands above it.
+ABOVE: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
 
 
 def information_table(found: Sequence[InformationOfBin]) -> pa.Table:
@@ -65,7 +68,7 @@ def _draw_parts(axes: Axes, everything: InformationOfBin) -> None:
     axes.axhline(0, color=INK, lw=0.8)
     axes.set_xticks(at, [part.replace("_", "\n") for part in PARTS], fontsize=8)
     axes.set_ylabel("information (nats)")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncols=2, **ABOVE)
 
 
 def _draw_bins(axes: Axes, bins: Sequence[InformationOfBin]) -> None:
@@ -83,4 +86,4 @@ def _draw_bins(axes: Axes, bins: Sequence[InformationOfBin]) -> None:
         axes.errorbar(middle, values, yerr=errors, fmt="o-", ms=3.6, lw=1, color=color, label=label)
     axes.axhline(0, color=INK, lw=0.8)
     axes.set_xlabel(bins[0].name.replace("_", " "))
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncols=3, **ABOVE)
