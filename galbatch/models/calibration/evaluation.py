@@ -38,6 +38,7 @@ from galbatch.models.posterior import (
     summarize_mixture,
     to_output,
 )
+from galbatch.models.posterior.devices.arrays import host_array
 from galbatch.models.training.data import ImageRows, cleaned_rows, split_objects
 
 __all__ = ["Evaluation", "HeldOut", "Outputs", "PassSettings", "evaluate", "judge", "run_held_out"]
@@ -278,7 +279,7 @@ def run_held_out(
         images = cleaned_rows(held_out.images, rows[some], scale)
         auxiliary = None if held_out.auxiliary is None else held_out.auxiliary[some]
         raw = run_passes(bundle, images, keys[some], batch=passes.batch, auxiliary=auxiliary)
-        parts.append(raw.outputs)
+        parts.append(host_array(raw.outputs))
         if progress is not None:
             progress(len(images))
     numbers = np.concatenate(parts)

@@ -30,6 +30,7 @@ from galbatch.models.inference import GROUP_OBJECTS, VarianceTable, run_passes, 
 from galbatch.models.metadata import BundleMetadata, StoppingInfo
 from galbatch.models.networks import draw_keys
 from galbatch.models.posterior import Floats, member_cdf_errors, quantities_of
+from galbatch.models.posterior.devices.arrays import finite_objects, host_array
 from galbatch.models.training.data import cleaned_rows
 
 __all__ = [
@@ -142,7 +143,7 @@ def calibrate_stopping(
             executor=runs,
         )
         # Passes themselves are not kept: a binned head with 900 bins has 0.9 million numbers per object.
-        found.append(cdf_errors(raw.outputs[np.isfinite(raw.outputs).all(axis=(1, 2))], metadata))
+        found.append(cdf_errors(host_array(raw.outputs)[finite_objects(raw.outputs)], metadata))
         if progress is not None:
             progress(some.stop - some.start)
     return fit_stopping(np.concatenate(found), metadata, data=settings.data)

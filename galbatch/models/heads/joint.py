@@ -22,7 +22,7 @@ from galbatch.models.metadata import (
 from galbatch.models.networks import draw_keys, uniform_draws
 from galbatch.models.posterior import Floats, Passes, pooled, quantities_of
 
-__all__ = ["OutputInfo", "has_posterior", "joint_draws", "pooled_passes"]
+__all__ = ["OutputInfo", "has_posterior", "joint_draws", "map_between", "pooled_passes"]
 
 NUMBERS_AT_ONCE = 2**21  # Outputs that are drawn from at a time: a copy of them takes 16 MB in float64.
 
@@ -102,12 +102,12 @@ def pooled_passes(infos: Sequence[OutputInfo], outputs: Sequence[npt.NDArray[np.
         if info.inflation_factors is not None:
             passes = passes.inflated(info.inflation_factors)
         if info is not infos[0]:
-            passes = passes.affine(*_between(info.metadata.parameters, first.parameters))
+            passes = passes.affine(*map_between(info.metadata.parameters, first.parameters))
         parts.append(passes)
     return pooled(parts)
 
 
-def _between(source: Sequence[ParameterInfo], target: Sequence[ParameterInfo]) -> tuple[Floats, Floats]:
+def map_between(source: Sequence[ParameterInfo], target: Sequence[ParameterInfo]) -> tuple[Floats, Floats]:
     """Return the affine map (scale, shift), (parameter,) each, from one bundle's standardized space into another's."""
     # y = x scale_a + location_a = z scale_b + location_b, solved for z.
     scale = np.array([a.scale / b.scale for a, b in zip(source, target, strict=True)])

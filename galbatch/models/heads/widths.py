@@ -6,7 +6,7 @@ import numpy as np
 
 from galbatch.models.posterior import Floats
 
-__all__ = ["std_of"]
+__all__ = ["MAX_LOG_STD", "std_of"]
 
 MAX_LOG_STD = 100.0
 """The largest absolute value of log std; beyond, it is clipped: e^100 is infinite in the catalog's float32."""

@@ -34,6 +34,14 @@ from galbatch.models.inference.stopping import (
 )
 from galbatch.models.inference.summaries import posterior_of, slices_of
 from galbatch.models.posterior import quantities_of
+from galbatch.models.posterior.devices.arrays import (
+    PassArray,
+    finite_objects,
+    host_array,
+    join_arrays,
+    repeat_passes,
+    take_rows,
+)
 
 __all__ = ["AdaptiveSampling", "ObjectGroup", "PassSource", "StoppedObjects", "StoppingRule", "join_stopped"]
 
@@ -94,7 +102,7 @@ class StoppingRule:
         """Whether objects may have different numbers of passes."""
         return len(self.checkpoints) > 1
 
-    def estimate(self, outputs: Sequence[npt.NDArray[np.float32]], keys: Sequence[Keys]) -> QuantileEstimate:
+    def estimate(self, outputs: Sequence[PassArray], keys: Sequence[Keys]) -> QuantileEstimate:
         """Return an estimate of every quantile, and of its error, from the passes so far.
 
         Parameters
@@ -160,10 +168,10 @@ class PassSource:
             parts = [one.before] if one.before is not None else []
             parts += [next(found)] if part.shape[1] else []
             outputs, fired = ([getattr(some, name) for some in parts] for name in ("outputs", "fired"))
-            joined.append(PassOutputs(np.concatenate(outputs, axis=1), np.concatenate(fired, axis=1)))
+            joined.append(PassOutputs(join_arrays(outputs, axis=1), join_arrays(fired, axis=1)))
         return joined
 
-    def raw(self, rows: Rows, outputs: npt.NDArray[np.float32], top: TopFeatures | None) -> RawPasses:
+    def raw(self, rows: Rows, outputs: PassArray, top: TopFeatures | None) -> RawPasses:
         """Return the passes of some objects together with their features.
 
         Parameters
@@ -224,7 +232,7 @@ class StoppedObjects:
 
     def outputs_of_each(self) -> Iterator[tuple[npt.NDArray[np.float32], ...]]:
         """Iterate over the objects, and yield for each the outputs (pass, output) float32 of all bundles."""
-        return zip(*(raw.outputs for raw in self.raws), strict=True)
+        return zip(*(host_array(raw.outputs) for raw in self.raws), strict=True)
 
 
 def join_stopped(parts: Sequence[StoppedObjects]) -> StoppedObjects:
@@ -273,17 +281,15 @@ class _RunningObjects:
 
     def take(self, some: npt.NDArray[np.bool_]) -> _RunningObjects:
         """Return the objects for which `some`, (object,) bool, is true."""
-        taken = tuple(PassOutputs(part.outputs[some], part.fired[some]) for part in self.passes)
+        taken = tuple(
+            PassOutputs(take_rows(part.outputs, some), take_rows(part.fired, some)) for part in self.passes
+        )
         return replace(self, rows=self.rows[some], places=self.places[some], passes=taken)
 
     @property
-    def outputs(self) -> list[npt.NDArray[np.float32]]:
+    def outputs(self) -> list[PassArray]:
         """The outputs of each bundle, (object, pass, output) float32; a bundle without dropout repeats its single pass."""
-        n_objects, n_passes = len(self.rows), self.n_passes
-        return [
-            np.broadcast_to(part.outputs, (n_objects, n_passes, part.outputs.shape[2]))
-            for part in self.passes
-        ]
+        return [repeat_passes(part.outputs, self.n_passes) for part in self.passes]
 
     def keys(self, sources: Sequence[PassSource]) -> list[Keys]:
         """Return the keys of each bundle, (object, pass) int64."""
@@ -433,6 +439,6 @@ class AdaptiveSampling:
         )
 
 
-def _finite(outputs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:
+def _finite(outputs: Sequence[PassArray]) -> npt.NDArray[np.bool_]:
     """Return whether all outputs (object, pass, output) of all bundles are finite, (object,) bool."""
-    return np.logical_and.reduce([np.isfinite(part).all(axis=(1, 2)) for part in outputs])
+    return np.logical_and.reduce([finite_objects(part) for part in outputs])

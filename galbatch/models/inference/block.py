@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ from galbatch.models.inference.summaries import (
     all_finite,
     columns_of,
     magnitudes_that_may_miss,
+    summarizes_on_device,
     without_overflow,
 )
 from galbatch.models.metadata import ImageInfo
@@ -301,7 +303,7 @@ def _joined(stopped: Iterator[StoppedObjects]) -> Iterator[StoppedObjects]:
     for part in stopped:
         waiting = parts.setdefault(part.n_passes, [])
         waiting.append(part)
-        if sum(raw.outputs.size for one in waiting for raw in one.raws) >= NUMBERS_WAITING:
+        if sum(math.prod(raw.outputs.shape) for one in waiting for raw in one.raws) >= NUMBERS_WAITING:
             yield join_stopped(parts.pop(part.n_passes))
     yield from (join_stopped(waiting) for waiting in parts.values())
 
@@ -326,6 +328,9 @@ class _BlockRunner:
         self.distances = [FeatureDistance.of(b.metadata.domain) for b in ensemble.bundles]
         self.n_threads = execution.n_threads
         self.device_kind = execution.device
+        self.keeps_on_device = summarizes_on_device(
+            ensemble, device=execution.device, method=posterior.method
+        )
         self.audits: dict[int, Audit] = {}
         self.has_failed = threading.Event()
         # One thread at a time reports what has stopped.
@@ -389,7 +394,13 @@ class _BlockRunner:
         sources = []
         for bundle, of_bundle in zip(self.ensemble.bundles, self.executors, strict=True):
             in_unit = packed_images(images, bundle.metadata.input.images, n_objects=len(rows))
-            sampler = Sampler(of_bundle, in_unit, batch=batch, auxiliary=auxiliary)
+            sampler = Sampler(
+                of_bundle,
+                in_unit,
+                batch=batch,
+                auxiliary=auxiliary,
+                keeps_on_device=self.keeps_on_device,
+            )
             keys = draw_keys(
                 self.inputs.object_id[rows],
                 seed=self.posterior.seed,

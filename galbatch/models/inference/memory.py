@@ -20,7 +20,8 @@ from galbatch.models.engines.executors import rows_in_cache
 from galbatch.models.heads import outputs_per_pass
 from galbatch.models.inference.results import network_columns
 from galbatch.models.inference.sampling import GROUP_OBJECTS, OUTPUT_BYTES, places_for
-from galbatch.models.inference.summaries import NUMBERS_AT_ONCE
+from galbatch.models.inference.summaries import NUMBERS_AT_ONCE, summarizes_on_device
+from galbatch.models.posterior.devices import DEVICE_ELEMENTS_AT_ONCE
 
 __all__ = ["GpuMemory", "NetworkMemory", "fitting_batch", "gpu_memory", "measure_memory"]
 
@@ -32,6 +33,8 @@ GRAPHS = 4 / 3
 SUMMARY_ARRAYS = 12
 
 GIB, MIB = 2**30, 2**20
+# Of the largest temporary arrays a dozen exist at the same time, where passes are summarized on a GPU.
+GPU_SUMMARY_BYTES = 8 * SUMMARY_ARRAYS * DEVICE_ELEMENTS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class NetworkMemory:
     n_outputs : number of outputs of a pass of all bundles
     n_columns : number of columns in the catalog, where each number of a vector counts
     image_bytes : size of a cutout with the network's bands
+    is_summarized_on_gpu : whether outputs of passes stay on a GPU, where they are summarized
+    gpu_outputs_bytes : amount per object of the outputs that stay on the GPU; 0 on a CPU, or where they are summarized on the host
     """
 
     weights_bytes: int
@@ -65,22 +70,31 @@ class NetworkMemory:
     n_outputs: int
     n_columns: int
     image_bytes: int
+    is_summarized_on_gpu: bool = False
+    gpu_outputs_bytes: int = 0
 
     @property
     def working_bytes(self) -> int:
         """The bytes on the device that runs passes: features of all threads' objects, and the largest need of a single step.
 
-        One thread at a time prepares a group, joins it to those that run, or runs passes; the others only keep their features.
+        One thread at a time prepares a group, joins it to those that run, or runs passes; the others only keep their features, and
+        summarize passes.
         """
         features = self.n_places * self.features_bytes
         batch = self.batch_bytes + self.n_rows * self.row_bytes
-        return self.n_groups * features + max(GROUP_OBJECTS * self.prepare_bytes, batch, features)
+        kept = features + self.n_places * self.gpu_outputs_bytes
+        if self.gpu_outputs_bytes:
+            kept += GPU_SUMMARY_BYTES
+        return self.n_groups * kept + max(GROUP_OBJECTS * self.prepare_bytes, batch, features)
 
     def on_gpu(self, posterior: PosteriorConfig) -> NetworkMemory:
         """Return the memory on a GPU, which holds a whole batch, of a network that was measured on a CPU."""
         n_places = places_for(self.object_bytes(posterior.most_passes), "cuda")
         n_groups = Execution(device="cuda").n_threads
-        return replace(self, n_rows=posterior.batch, n_groups=n_groups, n_places=n_places)
+        outputs = OUTPUT_BYTES * posterior.most_passes * self.n_outputs if self.is_summarized_on_gpu else 0
+        return replace(
+            self, n_rows=posterior.batch, n_groups=n_groups, n_places=n_places, gpu_outputs_bytes=outputs
+        )
 
     def object_bytes(self, n_passes: int) -> int:
         """Return the bytes of an object while its passes run, at most `n_passes`: features on the device, and outputs."""
@@ -137,8 +151,11 @@ def measure_memory(ensemble: Ensemble, execution: Execution, posterior: Posterio
         n_outputs=sum(part.n_outputs for part in parts),
         n_columns=sum(max(1, column.length) for column in columns),
         image_bytes=4 * sum(math.prod(one.shape) for one in ensemble.metadata.input.images),
+        is_summarized_on_gpu=summarizes_on_device(ensemble, device="cuda", method=posterior.method),
     )
-    return replace(found, n_places=places_for(found.object_bytes(posterior.most_passes), execution.device))
+    if execution.device != "cpu":
+        return replace(found.on_gpu(posterior), n_rows=found.n_rows, n_groups=found.n_groups)
+    return replace(found, n_places=places_for(found.object_bytes(posterior.most_passes), "cpu"))
 
 
 @dataclass(frozen=True)

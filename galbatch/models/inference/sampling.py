@@ -16,6 +16,8 @@ from torch import Tensor
 from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.models.bundle import Bundle
 from galbatch.models.engines.executors import Executor, ScriptExecutor
+from galbatch.models.posterior.devices.arrays import PassArray, join_arrays, split_rows
+from galbatch.models.posterior.devices.transfer import to_host
 
 __all__ = [
     "GROUP_OBJECTS",
@@ -54,7 +56,7 @@ def places_for(object_bytes: int, device: str) -> int:
 
 @dataclass(frozen=True)
 class PassOutputs:
-    """The outputs of passes for some objects.
+    """The outputs of passes for some objects, all in the host's memory or all on the device.
 
     Attributes
     ----------
@@ -63,8 +65,8 @@ class PassOutputs:
         give them
     """
 
-    outputs: npt.NDArray[np.float32]
-    fired: npt.NDArray[np.int64]
+    outputs: PassArray
+    fired: PassArray
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Sampler:
     images : (object, band, y, x) float32, finite, in the bundle's unit; for up to `GROUP_OBJECTS` objects
     batch : largest number of rows that run at a time
     auxiliary : (object, number) float32, finite; None for a network that takes none
+    keeps_on_device : whether outputs of passes stay on the executor's device, as tensors; if not, they are arrays
 
     Attributes
     ----------
@@ -107,8 +110,10 @@ class Sampler:
         *,
         batch: int,
         auxiliary: npt.NDArray[np.float32] | None = None,
+        keeps_on_device: bool = False,
     ) -> None:
         self._executor = executor
+        self._keeps_on_device = keeps_on_device
         # Small groups are filled up: with a few rows torch takes other kernels, which add up in another order, and an object's values
         # must not depend on how many others run with it.
         n = len(images)
@@ -182,18 +187,16 @@ class Sampler:
             for whole, part in zip(found, parts, strict=True):
                 whole[some] = part
         # They are joined on the device, so that there is one copy to the host, not one per batch.
-        outputs, fired = (whole.cpu().numpy() for whole in found)
-        ends = np.cumsum([keys.size for _, keys in wanted])
-        pairs = zip(np.split(outputs, ends[:-1]), np.split(fired, ends[:-1]), strict=True)
+        outputs, fired = (whole if self._keeps_on_device else to_host(whole) for whole in found)
+        ends = np.cumsum([keys.size for _, keys in wanted])[:-1]
+        pairs = zip(split_rows(outputs, ends), split_rows(fired, ends), strict=True)
         return [
             PassOutputs(*(part.reshape(*keys.shape, part.shape[1]) for part in pair))
             for pair, (_, keys) in zip(pairs, wanted, strict=True)
         ]
 
     @torch.inference_mode()
-    def top(
-        self, fired: Sequence[npt.NDArray[np.int64]], rows: npt.NDArray[np.intp] | None = None
-    ) -> TopFeatures | None:
+    def top(self, fired: Sequence[PassArray], rows: npt.NDArray[np.intp] | None = None) -> TopFeatures | None:
         """Return the largest features of objects; None if the network has none.
 
         Parameters
@@ -206,13 +209,11 @@ class Sampler:
         found = self._executor.top_features(self._last if rows is None else self._last[rows])
         if found is None:
             return None
-        index, activation = (part.cpu().numpy() for part in found)
+        index, activation = (to_host(part) for part in found)
         frequency = np.full(index.shape, np.nan, np.float32)
         for row, (of_object, features) in enumerate(zip(fired, index, strict=True)):
             if of_object.shape[1]:
-                # (pass, rank, feature): whether the feature has that rank in the pass.
-                share = (of_object[:, :, None] == features).any(axis=1).mean(axis=0)
-                frequency[row] = np.where(features >= 0, share, np.nan)
+                frequency[row] = np.where(features >= 0, _shares_of_passes(of_object, features), np.nan)
         return TopFeatures(index, activation, frequency)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
@@ -223,8 +224,17 @@ class Sampler:
         return tensor.pin_memory().to(self._executor.device, non_blocking=True)
 
 
+def _shares_of_passes(fired: PassArray, features: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the share (rank,) of the passes in which each feature (rank,) is among those that fired (pass, rank)."""
+    # (pass, rank, feature): whether the feature has that rank in the pass.
+    if isinstance(fired, Tensor):
+        same = fired[:, :, None] == torch.from_numpy(features).to(fired.device)
+        return to_host(same.any(dim=1).double().mean(dim=0))
+    return np.asarray((fired[:, :, None] == features).any(axis=1).mean(axis=0))
+
+
 def _to_host(found: Tensor | None) -> npt.NDArray[np.float32] | None:
-    return None if found is None else found.cpu().numpy()
+    return None if found is None else to_host(found)
 
 
 @dataclass(frozen=True)
@@ -233,13 +243,13 @@ class RawPasses:
 
     Attributes
     ----------
-    outputs : (object, pass, output) float32
+    outputs : (object, pass, output) float32, in the host's memory or on the device
     last : (object, feature) float32, last features without dropout; None if the network has none
     crop : (object,) float32, scale of the spatial transformer; None if the network has none
     top_index, top_activation, top_frequency : (object, rank), as in `TopFeatures`; None if the network has none
     """
 
-    outputs: npt.NDArray[np.float32]
+    outputs: PassArray
     last: npt.NDArray[np.float32] | None = None
     crop: npt.NDArray[np.float32] | None = None
     top_index: npt.NDArray[np.int64] | None = None
@@ -260,7 +270,7 @@ def join_raw_passes(groups: Sequence[RawPasses]) -> RawPasses:
     joined: dict[str, Any] = {}
     for field in dataclasses.fields(RawPasses):
         parts = [getattr(group, field.name) for group in groups]
-        joined[field.name] = None if parts[0] is None else np.concatenate(parts)
+        joined[field.name] = None if parts[0] is None else join_arrays(parts)
     return RawPasses(**joined)
 
 

@@ -19,6 +19,7 @@ from galbatch.models.posterior import (
     member_errors,
     posterior_std,
     relative_error,
+    statistics_of,
 )
 
 __all__ = ["FIRST_CHECKPOINT", "QuantileEstimate", "estimate_quantiles", "schedule"]
@@ -169,14 +170,15 @@ def _of_mixture(marginal: Marginal, levels: Floats, *, allows_jumps: bool) -> tu
     They are (object, level), but member errors (object, level, member) and std (object,).
     """
     output, std = marginal.quantiles(levels), posterior_std(marginal)
-    n_passes = marginal.mean.shape[1]
+    statistics = statistics_of(marginal)
+    n_passes = statistics.shape[1]
     parts, density = member_errors(marginal, output)
     error = np.sqrt(np.square(parts).sum(axis=-1))
     # One pass per network means no dropout: no other pass could show a jump.
     if not allows_jumps or n_passes == marginal.n_members:
         return output, error, np.zeros_like(error), parts, std
     jump = UNDETECTED_JUMP * std[:, None]
-    cdf_at = marginal.cdf(np.concatenate([output - jump, output + jump], axis=1)).mean(axis=1)
+    cdf_at = statistics.mean_cdf(np.concatenate([output - jump, output + jump], axis=1))
     before, after = np.split(cdf_at, 2, axis=1)
     moved = np.maximum(levels - before, after - levels) / (n_passes + 1)
     return output, error, relative_error(moved, density), parts, std

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from galbatch.config import DensityGrid
 from galbatch.core.columns import (
@@ -20,7 +23,8 @@ from galbatch.core.columns import (
     Statistic,
 )
 from galbatch.core.photoz import GridDensities, density_peaks, highest_density_parts, shortest_intervals
-from galbatch.models.bundle import Ensemble
+from galbatch.models.bundle import Ensemble, EnsembleInfo
+from galbatch.models.heads.device import passes_on_device, reads_tensors
 from galbatch.models.inference.results import correlated_pairs
 from galbatch.models.inference.sampling import RawPasses
 from galbatch.models.metadata import ParameterInfo
@@ -35,6 +39,7 @@ from galbatch.models.posterior import (
     summarize_draws,
     summarize_mixture,
 )
+from galbatch.models.posterior.devices.arrays import PassArray
 
 __all__ = [
     "all_finite",
@@ -43,6 +48,7 @@ __all__ = [
     "posterior_of",
     "quantity_values",
     "slices_of",
+    "summarizes_on_device",
     "without_overflow",
 ]
 
@@ -88,26 +94,34 @@ def columns_of(
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def slices_of(outputs: Sequence[npt.NDArray[np.float32]]) -> Iterator[slice]:
+def slices_of(outputs: Sequence[PassArray]) -> Iterator[slice]:
     """Yield slices of objects that are summarized at a time, for one array (object, pass, output) per bundle."""
     n_objects = len(outputs[0])
-    size = max(1, NUMBERS_AT_ONCE // sum(part[0].size for part in outputs))
+    size = max(1, NUMBERS_AT_ONCE // sum(math.prod(part.shape[1:]) for part in outputs))
     yield from (slice(start, start + size) for start in range(0, n_objects, size))
 
 
 def posterior_of(
     ensemble: Ensemble,
-    outputs: Sequence[npt.NDArray[np.float32]],
+    outputs: Sequence[PassArray],
     keys: Sequence[Keys],
     *,
     method: str,
 ) -> tuple[Passes, npt.NDArray[np.float64] | None]:
     """Return the pooled passes, and draws (object, pass, parameter) if these represent the posterior, else None.
 
-    They do with method samples, and for point heads.
+    They do with method samples, and for point heads. Outputs that are tensors, as `summarizes_on_device` allows, stay on their device.
     """
     # Zeros for outputs that are not finite, so that one failed object does not stop the others; it gets no values afterwards.
-    numbers = [np.nan_to_num(part.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for part in outputs]
+    tensors = [
+        torch.nan_to_num(part, nan=0.0, posinf=0.0, neginf=0.0)
+        for part in outputs
+        if isinstance(part, Tensor)
+    ]
+    if tensors:
+        return passes_on_device(ensemble.output_infos, tensors), None
+    arrays = [part for part in outputs if not isinstance(part, Tensor)]
+    numbers = [np.nan_to_num(part.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0) for part in arrays]
     passes = ensemble.passes(numbers)
     if method == "mixture" and not ensemble.is_point:
         return passes, None
@@ -115,6 +129,14 @@ def posterior_of(
     # (object, member x pass), in the order of the pooled passes.
     members = [member_keys(part, bundle.metadata.n_shares) for bundle, part in pairs]
     return passes, passes.draws(np.concatenate(members, axis=1))
+
+
+def summarizes_on_device(ensemble: EnsembleInfo, *, device: str, method: str) -> bool:
+    """Return whether the outputs of passes stay on the device, where their quantiles, errors and moments are computed.
+
+    On a CPU they are arrays. Draws are made on the host, and heads other than Gaussians are read there.
+    """
+    return device != "cpu" and method == "mixture" and reads_tensors(ensemble.output_infos)
 
 
 def _columns_of_some(

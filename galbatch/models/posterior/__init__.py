@@ -10,6 +10,7 @@ from galbatch.models.posterior.densities import (
     gridded_mass,
     log_densities,
 )
+from galbatch.models.posterior.devices import PassStatistics, statistics_of
 from galbatch.models.posterior.draws import draws_quantiles
 from galbatch.models.posterior.marginal import NO_LIMITS, Floats, Function, Marginal, Rows
 from galbatch.models.posterior.normal import NormalMarginal
@@ -43,6 +44,7 @@ __all__ = [
     "Function",
     "Marginal",
     "NormalMarginal",
+    "PassStatistics",
     "Passes",
     "PointMarginal",
     "PointPasses",
@@ -72,6 +74,7 @@ __all__ = [
     "quantities_of",
     "relative_error",
     "solve_quantiles",
+    "statistics_of",
     "summarize_draws",
     "summarize_mixture",
     "to_output",

@@ -8,10 +8,10 @@ from functools import cache, cached_property
 import numpy as np
 import scipy
 
-from galbatch.models.posterior.marginal import GRID_POINTS, NO_LIMITS, Floats, Function, Rows
+from galbatch.models.posterior.marginal import GRID_POINTS, NO_LIMITS, Floats, Function, Marginal, Rows
 from galbatch.models.posterior.quantiles import solve_quantiles
 
-__all__ = ["NormalMarginal"]
+__all__ = ["NormalMarginal", "hermite_nodes", "legendre_nodes", "normal_bracket"]
 
 ROOT_2PI = np.sqrt(2.0 * np.pi)
 REACH = 8.0  # Standard deviations within which a component is integrated where a limit cuts it: 1e-15 lies beyond.
@@ -105,10 +105,7 @@ class NormalMarginal:
         return solve_quantiles(self, levels)
 
     def bracket(self, levels: Floats) -> tuple[Floats, Floats]:
-        # No component's own quantile lies outside.
-        (first, last), score = self.component_range(), scipy.special.ndtri(levels)
-        beyond = np.stack([self.min_sigma[:, None] * score, self.max_sigma[:, None] * score])
-        return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
+        return normal_bracket(self, levels)
 
     def moments(
         self, function: Function, n_points: int, limits: tuple[float, float] = NO_LIMITS
@@ -116,7 +113,7 @@ class NormalMarginal:
         if limits != NO_LIMITS:
             return self._moments_within(function, n_points, limits)
         # Gauss-Hermite for each component.
-        nodes, weights = _hermite(n_points)
+        nodes, weights = hermite_nodes(n_points)
         # Nodes first, so that each is contiguous in memory.
         values = function(self.center + nodes[:, None, None, None] * self.width)
         means = np.tensordot(weights, values, 1)
@@ -135,7 +132,7 @@ class NormalMarginal:
         # Gauss-Legendre over what of a component lies between the limits, as far out as it has any part in a moment.
         start = np.clip(self.center - REACH * self.width, low, high)
         stop = np.clip(self.center + REACH * self.width, low, high)
-        nodes, weights = _legendre(n_points)
+        nodes, weights = legendre_nodes(n_points)
         half = 0.5 * (stop - start)
         x = 0.5 * (start + stop) + half * nodes[:, None, None, None]  # nodes first, as above
         share = _unit_normal((x - self.center) / self.width, out=np.empty_like(x))
@@ -177,15 +174,22 @@ class NormalMarginal:
         return NormalMarginal(self.center[index], self.width[index], weight, self.n_members)
 
 
+def normal_bracket(marginal: Marginal, levels: Floats) -> tuple[Floats, Floats]:
+    """Return bounds (object, level) of the quantiles of mixtures of normal distributions: no component's own quantile lies outside."""
+    (first, last), score = marginal.component_range(), scipy.special.ndtri(levels)
+    beyond = np.stack([marginal.min_sigma[:, None] * score, marginal.max_sigma[:, None] * score])
+    return first[:, None] + beyond.min(axis=0), last[:, None] + beyond.max(axis=0)
+
+
 @cache
-def _legendre(n_points: int) -> tuple[Floats, Floats]:
+def legendre_nodes(n_points: int) -> tuple[Floats, Floats]:
     """Return nodes in (-1, 1) and weights of the quadrature of a smooth function between two limits."""
     nodes, weights = np.polynomial.legendre.leggauss(n_points)
     return nodes, weights
 
 
 @cache
-def _hermite(n_points: int) -> tuple[Floats, Floats]:
+def hermite_nodes(n_points: int) -> tuple[Floats, Floats]:
     """Return nodes and weights of the quadrature for a standard normal distribution; the weights sum to 1."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(n_points)
     return nodes, weights / weights.sum()

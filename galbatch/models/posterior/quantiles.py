@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
+from galbatch.models.posterior.devices import ELEMENTS_AT_ONCE, statistics_of
 from galbatch.models.posterior.marginal import Floats, Marginal, Rows
 
 __all__ = [
@@ -26,8 +27,6 @@ __all__ = [
     "solve_quantiles",
 ]
 
-# Elements of a temporary array: 1 MB in float64, which stays in the processor's cache.
-ELEMENTS_AT_ONCE = 2**17
 MAX_ITERATIONS = 200
 X_TOLERANCE = 1e-10  # The tolerance of a quantile, in posterior standard deviations.
 # Required as well, as inside a very narrow component the CDF may be far from the level that near to the quantile.
@@ -48,21 +47,23 @@ def parts_of(
     n_points : number of points at which they are evaluated
     some : (row,) rising indices of the objects to yield; None: all of them, and one empty part if there are none
     """
-    n_objects, n_passes = marginal.mean.shape
+    statistics = statistics_of(marginal)
+    n_objects, n_passes = statistics.shape
     if some is None or len(some) == n_objects:
         some = np.arange(n_objects)
     elif not len(some):
         return
-    chunks = list(chunks_of(len(some), n_passes * marginal.numbers_per_pass(n_points)))
+    elements = n_passes * marginal.numbers_per_pass(n_points)
+    chunks = list(chunks_of(len(some), elements, at_once=statistics.elements_at_once))
     if len(chunks) == 1 and len(some) == n_objects:
         yield slice(None), marginal  # The object itself, with the arrays that it has cached.
         return
     yield from ((some[chunk], marginal.rows(some[chunk])) for chunk in chunks)
 
 
-def chunks_of(n_rows: int, elements_per_row: int) -> Iterator[slice]:
-    """Yield slices of rows whose temporary arrays have at most ELEMENTS_AT_ONCE elements; one empty slice if there are no rows."""
-    size = max(1, ELEMENTS_AT_ONCE // elements_per_row)
+def chunks_of(n_rows: int, elements_per_row: int, *, at_once: int = ELEMENTS_AT_ONCE) -> Iterator[slice]:
+    """Yield slices of rows whose temporary arrays have at most `at_once` elements; one empty slice if there are no rows."""
+    size = max(1, at_once // elements_per_row)
     yield from (slice(start, start + size) for start in range(0, max(1, n_rows), size))
 
 
@@ -89,7 +90,8 @@ def _solved(marginal: Marginal, levels: Floats) -> Floats:
     """Return quantiles (object, level). An object leaves the iteration as soon as all its levels have converged."""
     low, high = marginal.bracket(levels)
     std, min_sigma = posterior_std(marginal)[:, None], marginal.min_sigma[:, None]
-    x = np.clip(marginal.mean.mean(axis=1)[:, None] + std * scipy.special.ndtri(levels), low, high)
+    start = statistics_of(marginal).average()[:, None] + std * scipy.special.ndtri(levels)
+    x = np.clip(start, low, high)
     found = x.copy()
     left, last = np.arange(len(x)), np.full(x.shape, np.inf)
     for _ in range(MAX_ITERATIONS):
@@ -127,7 +129,7 @@ def _halley(marginal: Marginal, x: Floats, levels: Floats) -> tuple[Floats, Floa
 
 def posterior_std(marginal: Marginal) -> Floats:
     """Return the standard deviation of the mixture over the passes, (object,) float64."""
-    return np.sqrt(np.square(marginal.std).mean(axis=1) + marginal.mean.var(axis=1))
+    return statistics_of(marginal).total_std()
 
 
 def quantile_error(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Floats]:
@@ -160,7 +162,7 @@ def member_errors(marginal: Marginal, quantiles: Floats) -> tuple[Floats, Floats
     error : (object, level, member) float64, in posterior standard deviations
     density : (object, level) float64, in units of one over the posterior standard deviation
     """
-    n_passes = marginal.mean.shape[1] // marginal.n_members
+    n_passes = statistics_of(marginal).shape[1] // marginal.n_members
     parts = [_share_scatter(part, quantiles[rows]) for rows, part in parts_of(marginal, quantiles.shape[1])]
     scatter, density = (np.concatenate(part) for part in zip(*parts, strict=True))
     density *= posterior_std(marginal)[:, None]
@@ -194,10 +196,7 @@ def member_cdf_errors(marginal: Marginal, levels: Floats) -> Floats:
 
 def _share_scatter(marginal: Marginal, x: Floats) -> tuple[Floats, Floats]:
     """Return what each network adds to the variance of the mixture's CDF, (object, point, member), and the density (object, point)."""
-    # The networks of an ensemble are no sample of networks: only the passes within each are random.
-    members = np.split(marginal.cdf(x), marginal.n_members, axis=1)
-    variance = np.stack([of_member.var(axis=1) for of_member in members], axis=2) / marginal.n_members**2
-    return variance, marginal.density(x)
+    return statistics_of(marginal).cdf_scatter(x), marginal.density(x)
 
 
 def relative_error(error: Floats, density: Floats) -> Floats:
@@ -209,4 +208,4 @@ def relative_error(error: Floats, density: Floats) -> Floats:
 
 def mixture_cdf(marginal: Marginal, x: Floats) -> Floats:
     """Return the CDF, (object,), of the mixture over the passes at standardized values x (object,)."""
-    return marginal.cdf(x[:, None])[..., 0].mean(axis=1)
+    return statistics_of(marginal).mean_cdf(x[:, None])[:, 0]

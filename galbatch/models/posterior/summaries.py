@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
+from galbatch.models.posterior.devices import statistics_of
 from galbatch.models.posterior.draws import draws_quantiles, kernel_mode
 from galbatch.models.posterior.marginal import NO_LIMITS, Floats, Marginal
 from galbatch.models.posterior.mode import FAR, mixture_mode
@@ -72,14 +73,11 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
     """
     marginal = passes.marginal(quantity.index)
     output = marginal.quantiles(quantity.levels(np.asarray(levels, dtype=np.float64)))
-    pass_mean, pass_variance = _moments(marginal, quantity)
-    with np.errstate(over="ignore", invalid="ignore"):
-        epistemic = pass_mean.std(axis=1)
-        total = np.sqrt(pass_variance.mean(axis=1) + epistemic**2)
+    mean, std, epistemic = _moments(marginal, quantity)
     found = Summary(
         np.maximum.accumulate(quantity.value(output), axis=1),
-        pass_mean.mean(axis=1),
-        total,
+        mean,
+        std,
         mixture_mode(marginal, quantity),
         epistemic,
         quantile_error(marginal, output)[0].max(axis=1),
@@ -87,7 +85,7 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
     rows = _rows_near_zero(found, quantity)
     if not len(rows):
         return found
-    part = positive_part(marginal.rows(rows), quantity)
+    part = positive_part(statistics_of(marginal.rows(rows)).on_host(), quantity)
     changed = {"mean": part.mean, "std": part.std, "epistemic_std": part.epistemic_std}
     return _with_rows(found, rows, changed, part.not_positive <= MOST_NOT_POSITIVE)
 
@@ -116,9 +114,9 @@ def _with_rows(
     return replace(found, **values)
 
 
-def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
-    """Return mean and variance of each pass, (object, pass), in the quantity's unit."""
-    means, variances = np.empty((2, *marginal.mean.shape))
+def _moments(marginal: Marginal, quantity: Quantity) -> Floats:
+    """Return mean, standard deviation, and standard deviation of the passes' means, (3, object), in the quantity's unit."""
+    found = np.empty((3, statistics_of(marginal).shape[0]))
     limits = output_limits(quantity.parameter)
     needed = _moment_points(marginal, quantity)
     for n_points in np.unique(needed).tolist():
@@ -126,8 +124,8 @@ def _moments(marginal: Marginal, quantity: Quantity) -> tuple[Floats, Floats]:
         for rows, part in parts_of(marginal, n_points, np.flatnonzero(needed == n_points)):
             # Wide distributions of ln and log10 reach infinite values: their moments are infinite or NaN, and are flagged.
             with np.errstate(over="ignore", invalid="ignore"):
-                means[rows], variances[rows] = part.moments(quantity.value, n_points, ends)
-    return means, variances
+                found[:, rows] = statistics_of(part).total_moments(quantity, n_points, ends)
+    return found
 
 
 def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.intp]:
@@ -166,7 +164,7 @@ def summarize_draws(
         values.std(axis=1),
         kernel_mode(values),
         # Of the passes' own means: draws scatter by the passes' widths as well.
-        _moments(source.marginal(quantity.index), quantity)[0].std(axis=1),
+        _moments(source.marginal(quantity.index), quantity)[2],
         error.max(axis=1),
     )
     rows = _rows_near_zero(found, quantity)

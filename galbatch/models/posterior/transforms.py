@@ -13,7 +13,7 @@ import scipy
 
 from galbatch.models.metadata import ParameterInfo
 
-__all__ = ["fitted", "from_output", "log_slope", "output_limits", "steepness", "to_output"]
+__all__ = ["ROUND_OFF", "fitted", "from_output", "log_slope", "output_limits", "steepness", "to_output"]
 
 Floats = npt.NDArray[np.float64]
 

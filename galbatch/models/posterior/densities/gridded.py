@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from galbatch.models.posterior.devices import statistics_of
 from galbatch.models.posterior.marginal import Floats, Marginal
 from galbatch.models.posterior.quantiles import parts_of
 from galbatch.models.posterior.quantity import Quantity
@@ -31,10 +32,10 @@ def gridded_mass(marginal: Marginal, quantity: Quantity, edges: Floats) -> Float
     nothing = np.isnan(output) | (output <= low) | (output == -np.inf)
     everything = (output >= high) | (output == np.inf)
     finite = np.where(nothing | everything, 0.0, output)
-    found = np.empty((marginal.mean.shape[0], len(edges) - 1))
+    found = np.empty((statistics_of(marginal).shape[0], len(edges) - 1))
     for rows, part in parts_of(marginal, len(edges)):
-        points = np.broadcast_to(finite, (len(part.mean), len(edges)))
-        cdf = part.cdf(points).mean(axis=1)
+        statistics = statistics_of(part)
+        cdf = statistics.mean_cdf(np.broadcast_to(finite, (statistics.shape[0], len(edges))))
         cdf[:, nothing], cdf[:, everything] = 0.0, 1.0
         found[rows] = np.diff(cdf, axis=1)
     return found

@@ -170,3 +170,13 @@ def test_a_small_batch_is_measured_with_no_more_rows(gampen_bundle):
         measure_memory(Ensemble((gampen_bundle,)), Execution(), PosteriorConfig(passes=8, batch=6))
     assert max(seen) == 6
     assert np.all(np.array(seen) > 0)
+
+
+def test_outputs_that_stay_on_a_gpu_are_counted_there():
+    posterior = PosteriorConfig(max_passes=500)
+    plain, kept = (
+        dataclasses.replace(FULL, is_summarized_on_gpu=stay).on_gpu(posterior) for stay in (False, True)
+    )
+    # Float32 that exists twice while passes are joined, and a dozen arrays of 8 MB for summaries, for each thread.
+    outputs = kept.n_places * 2 * 4 * 500 * FULL.n_outputs
+    assert kept.working_bytes - plain.working_bytes == kept.n_groups * (outputs + 12 * 8 * MIB)
