@@ -18,6 +18,7 @@ from galbatch.models.inference import estimate_quantiles, schedule
 from galbatch.models.networks import draw_keys, member_keys, normal_draws
 from galbatch.models.posterior import (
     NormalMarginal,
+    PassStatistics,
     PointPasses,
     mixture_cdf,
     quantities_of,
@@ -25,7 +26,6 @@ from galbatch.models.posterior import (
     summarize_mixture,
     to_output,
 )
-from galbatch.models.posterior import quantiles as quantiles_module
 from galbatch.models.posterior.marginal import GRID_POINTS
 
 LEVELS = np.array([0.02275, 0.15865, 0.5, 0.84135, 0.97725])
@@ -382,7 +382,7 @@ def test_no_chunk_is_larger_than_stated(monkeypatch):
 
     monkeypatch.setattr(NormalMarginal, "_scores", watched)
     limit = 5 * 40 * 3 * 2 * GRID_POINTS  # the largest grid of 5 objects
-    monkeypatch.setattr(quantiles_module, "ELEMENTS_AT_ONCE", limit)
+    monkeypatch.setattr(PassStatistics, "elements_at_once", limit)
     parts = summarize_mixture(passes, quantity, LEVELS)
     assert 0.5 * limit < max(seen) <= limit
     for name in ("quantiles", "mean", "std", "mode", "epistemic_std", "mc_error"):
