@@ -26,6 +26,8 @@ RUN = (
     "docs/howto/resuming.md",
     "docs/howto/slurm.md",
     "docs/howto/store_first.md",
+    "docs/howto/systems/chronoflow.md",
+    "docs/howto/systems/spectra.md",
     "docs/howto/transfer.md",
     "docs/reference/collection.md",
     "docs/reference/columns.md",

@@ -4,6 +4,8 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
 
@@ -38,6 +40,43 @@ def test_a_run_of_a_survey(tmp_path, page, catalog, n_good):
     assert 60 <= len(made) <= 70
     assert len(made.good("gampen")) >= n_good
     assert len(made.where("gampen_re_arcsec_q500 > 0")) > 50
+
+
+def made_up(n=600):
+    """Ids, and positions within a degree."""
+    rng = np.random.default_rng(1)
+    place = {"ra_deg": 10 + rng.random(n), "dec_deg": 5 + rng.random(n)}
+    return rng, {"object_id": np.arange(n)}, place
+
+
+def follows(catalog, column, ids, truth):
+    """The correlation of a column of a catalog with the truth of its objects."""
+    table = open_catalog(catalog).table(["object_id", column])
+    assert sorted(table["object_id"]) == ids.tolist()
+    return np.corrcoef(np.asarray(table[column]), truth[np.asarray(table["object_id"])])[0, 1]
+
+
+def test_ages_of_stars(tmp_path):
+    rng, ids, place = made_up()
+    age, color = rng.uniform(1.5, 4, 600), rng.uniform(0.5, 2.5, 600)
+    period = 0.4 * (age - 2) + 0.3 * color + rng.normal(0, 0.05, 600)
+    stars = pa.table({**ids, **place, "log_age": age, "log_period": period, "bp_rp": color})
+    pq.write_table(stars, tmp_path / "stars.parquet")
+    snippets.follow("docs/howto/systems/chronoflow.md", tmp_path)
+    # A scatter of 0.05 in the period is one of 0.125 in the age, whose own is 0.72.
+    assert follows(tmp_path / "catalog", "ages_log_age_q500", ids["object_id"], age) > 0.9
+
+
+def test_summaries_of_spectra(tmp_path):
+    rng, ids, place = made_up()
+    vectors = rng.normal(size=(600, 64)).astype(np.float32)
+    mag_w1 = 18 + 0.3 * vectors[:, :4].sum(axis=1)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 64)
+    pq.write_table(pa.table({**ids, "mag_w1": mag_w1}), tmp_path / "wise.parquet")
+    pq.write_table(pa.table({**ids, **place, "spectrum": lists}), tmp_path / "spectra.parquet")
+    snippets.follow("docs/howto/systems/spectra.md", tmp_path)
+    # Most of the objects were trained on; of the others 400 labels teach less.
+    assert follows(tmp_path / "catalog", "wise_mag_w1_q500", ids["object_id"], mag_w1) > 0.8
 
 
 def test_object_stores(tmp_path, s3):

@@ -1,4 +1,4 @@
-"""A training through the command line, in a real process that is killed within an epoch."""
+"""A training through the command line, in a real process that is killed within an epoch, and in two that torchrun starts."""
 
 import json
 import os
@@ -51,12 +51,13 @@ def folder(tmp_path_factory):
 
 
 def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    # On one machine processes meet on its loopback, whatever its name resolves to.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
-def train(folder, output, *more):
+def train(folder, output, *more, launcher=()):
     """Train through the command line, and return what it printed."""
-    argv = [sys.executable, "-m", "galbatch", *COMMAND, "-o", output, *more]
+    argv = [sys.executable, *launcher, "-m", "galbatch", *COMMAND, "-o", output, *more]
     done = subprocess.run(
         argv, cwd=folder, env=environment(), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
@@ -122,3 +123,16 @@ def test_killed_within_an_epoch_and_resumed_it_gives_the_same_weights(folder, wh
     for name, value in whole.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert not (folder / f"{output}.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_that_torchrun_starts_give_the_network_that_one_gives(folder, whole):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    said = train(folder, "two.pt", launcher=launcher)
+    # The first of them alone speaks and writes.
+    assert len(re.findall(r"^epoch \d of 3:", said, re.MULTILINE)) == 3
+    found = weights(folder / "two.pt")
+    assert found.keys() == whole.keys()
+    # Gradients are summed in another order.
+    for name, value in whole.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=5e-4, err_msg=name)
