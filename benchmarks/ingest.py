@@ -1,8 +1,8 @@
 """How fast is ingest, against Cutana and against astropy's Cutout2D?
 
-Same tiles (four HSC-sized patches), same positions, same disk, 239 px float32. Two questions: whole runs, each from its start
-with the same number of workers until its bytes are on disk; and the cut alone in one process, in memory and written to the
-identical store. Run: make peers; python benchmarks/ingest.py --peers-python .venv-peers/bin/python
+Same tiles (four HSC-sized patches), same positions, same disk, 239 px float32. Two questions: whole runs, each a process of its
+own as users start it, with the same number of workers, until its bytes are on disk; and the cut alone in one process, in memory
+and written to the identical store. Run: make peers; python benchmarks/ingest.py --peers-python .venv-peers/bin/python
 """
 
 from __future__ import annotations

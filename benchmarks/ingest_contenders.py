@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ import ingest_data
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import zarr
 from astropy import units
 from astropy.coordinates import SkyCoord
@@ -29,10 +32,10 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS, FITSFixedWarning
 from harness import Measured, compare, report
 
-from galbatch import cluster, config, execution, ingest, planning
+import galbatch
+from galbatch import config, ingest
 from galbatch.core.pixels import Partition
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable, Tile, njy_per_unit
-from galbatch.objects import ListCounts, ListSource
 
 __all__ = ["compare_in_memory", "compare_runs", "make_data"]
 
@@ -46,10 +49,16 @@ FREE_BYTES = 300 * 2**20
 class Data:
     """Tiles and their files, objects and the number of the patch that holds each."""
 
+    folder: Path
     paths: list[Path]
     tiles: list[Tile]
     objects: ObjectTable
     patches: np.ndarray
+
+    @property
+    def list_path(self) -> Path:
+        """The object list as galbatch reads it."""
+        return self.folder / "objects.parquet"
 
 
 def make_data(folder: Path, n_objects: int) -> Data:
@@ -58,7 +67,10 @@ def make_data(folder: Path, n_objects: int) -> Data:
     paths = ingest_data.make_tiles(folder)
     objects, patches = ingest_data.make_objects(n_objects, margin_px=GRID.size_px // 2 + 1)
     tiles = ingest.read_tiles(config.SurveyConfig(layout="hsc", tiles=str(folder), bands=("g",)))
-    return Data(paths, tiles, objects, patches)
+    data = Data(folder, paths, tiles, objects, patches)
+    columns = {"object_id": objects.object_id, "ra_deg": objects.ra_deg, "dec_deg": objects.dec_deg}
+    pq.write_table(pa.table(columns), data.list_path)
+    return data
 
 
 # --- whole runs ------------------------------------------------------------------------------------------
@@ -66,11 +78,10 @@ def make_data(folder: Path, n_objects: int) -> Data:
 
 def compare_runs(data: Data, *, output: Path, peers_python: str | None, workers: int, rounds: int) -> None:
     """Cutana and galbatch as users start them, and a plain write of the same bytes; `output` is emptied."""
-    image_alone = [dataclasses.replace(tile, mask=None, weight=None) for tile in data.tiles]
     memory = PeakMemory()
 
-    def galbatch(tiles: list[Tile], planes: tuple[str, ...]) -> Callable[[], None]:
-        return lambda: run_galbatch(data.objects, tiles, planes=planes, output=output, workers=workers)
+    def ours(survey: str, *planes: str) -> Callable[[], None]:
+        return lambda: run_galbatch(data, survey, planes=planes, output=output, workers=workers)
 
     contenders: dict[str, Callable[[], None]] = {}
     if peers_python:
@@ -78,9 +89,9 @@ def compare_runs(data: Data, *, output: Path, peers_python: str | None, workers:
         contenders["Cutana 0.4.0, image"] = lambda: run_cutana(
             peers_python, listed, output, workers=workers, n_expected=len(data.objects)
         )
-    contenders["galbatch, image alone"] = galbatch(image_alone, ("image",))
-    contenders["galbatch, flags from mask and variance, image stored"] = galbatch(data.tiles, ("image",))
-    contenders["galbatch, flags, three planes stored"] = galbatch(data.tiles, ("image", "mask", "variance"))
+    contenders["galbatch, image alone"] = ours(IMAGE_ALONE, "image")
+    contenders["galbatch, flags from mask and variance, image stored"] = ours(ALL_PLANES, "image")
+    contenders["galbatch, flags, three planes stored"] = ours(ALL_PLANES, "image", "mask", "variance")
     contenders["plain write of the images' bytes"] = lambda: write_plainly(
         output / "plain", len(data.objects)
     )
@@ -117,27 +128,56 @@ def run_cutana(python: str, listed: Path, output: Path, *, workers: int, n_expec
         raise RuntimeError(f"Cutana made {n_cutouts} cutouts of {n_expected}")
 
 
-def run_galbatch(
-    objects: ObjectTable, tiles: list[Tile], *, planes: tuple[str, ...], output: Path, workers: int
-) -> None:
-    """Plan, workers, ingest of every partition, until it is on disk."""
-    parsed = config.RunConfig(
-        survey={"layout": "hsc", "tiles": "unused", "bands": ("g",)},
-        objects={"path": "unused"},
-        plan={"max_objects_per_partition": 2000},
-        cutouts={"store": str(output / "cutouts.zarr"), "planes": planes},
-        models=({"name": "any", "bundle": "unused"},),
-        catalog={"path": str(output / "catalog")},
-        cluster={"workers": workers, "dashboard_address": "127.0.0.1:0"},
+RUN_TOML = """\
+[survey]
+{survey}
+tiles = "{tiles}"
+[objects]
+path = "{objects}"
+[plan]
+max_objects_per_partition = 2000
+[cutouts]
+store = "{output}/cutouts.zarr"
+size_px = {size_px}
+pixel_scale_arcsec = {pixel_scale_arcsec}
+planes = {planes}
+[catalog]
+path = "{output}/catalog"
+[cluster]
+workers = {workers}
+dashboard_address = "127.0.0.1:0"
+"""
+"""What a user writes for such a run."""
+
+ALL_PLANES = """layout = "hsc"
+bands = ["g"]"""
+# The same files, of which mask and variance are not read.
+IMAGE_ALONE = """layout = "generic"
+bands = ["G"]
+zero_point_mag = 27.0
+generic = { pattern = 'calexp-HSC-(?P<band>G)-(?P<tile>.*)[.]fits', image = "IMAGE" }"""
+
+
+def run_galbatch(data: Data, survey: str, *, planes: Sequence[str], output: Path, workers: int) -> None:
+    """A process of its own, the command that a user gives, until its cutouts are on disk; fails if any is missing."""
+    settings = RUN_TOML.format(
+        survey=survey,
+        tiles=data.folder / "deepCoadd-results/**/calexp-*.fits",
+        objects=data.list_path,
+        output=output,
+        size_px=GRID.size_px,
+        pixel_scale_arcsec=GRID.pixel_scale_arcsec,
+        planes=json.dumps(list(planes)),
+        workers=workers,
     )
-    model = planning.ModelPlan("any", None, ("unused",), ("0" * 64,), GRID, ("g",))
-    source = ListSource(objects, pa.table({}), ListCounts())
-    made = planning.make_plan(parsed, source, tiles, [model])
-    with cluster.connect(parsed.cluster) as client:
-        result = execution.execute(parsed, made, client, stage="ingest")
+    path = output / "run.toml"
+    path.write_text(settings, encoding="utf-8")
+    command = [sys.executable, "-m", "galbatch", "run", str(path), "--stage", "ingest"]
+    subprocess.run(command, check=True, capture_output=True)
     os.sync()
-    if result.failed:
-        raise RuntimeError(f"partitions failed: {result.failed}")
+    n_cutouts = len(galbatch.open_store(str(output / "cutouts.zarr")))
+    if n_cutouts != len(data.objects):
+        raise RuntimeError(f"galbatch made {n_cutouts} cutouts of {len(data.objects)}")
 
 
 def write_plainly(path: Path, n_cutouts: int) -> None:

@@ -58,10 +58,15 @@ def write_file(path: Path, pieces: Iterable[Piece]) -> None:
 def sync_files(paths: Sequence[Path], *, above: Path) -> None:
     """Sync files to the disk, and the folders that hold them, up to `above`."""
     # A file's name is stored in its folder, so a synced file in a folder that is not synced can still be lost.
-    folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(above)}
+    folders = {above}
+    for path in paths:
+        folder = path.parent
+        while folder not in folders and folder.is_relative_to(above):
+            folders.add(folder)
+            folder = folder.parent
     with ThreadPoolExecutor(SYNC_THREADS) as pool:
         list(pool.map(_sync, paths))
-        list(pool.map(_sync_folder, sorted(folders)))
+        list(pool.map(_sync_folder, folders))
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -55,6 +55,7 @@ def write_partition(
     *,
     planes: Sequence[str],
     fingerprint: Mapping[str, Any],
+    before_sync: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the cutouts of one partition on one grid and mark them done.
 
@@ -66,6 +67,7 @@ def write_partition(
     blocks : the partition's cutouts in order, 256 objects each but the last; may be none
     planes : which of image, mask and variance are stored
     fingerprint : what the cutouts were made from, kept in ``_done.json``
+    before_sync : called when all is written but the mark, before the disk is waited for
 
     Raises
     ------
@@ -81,7 +83,7 @@ def write_partition(
         for block in blocks:
             writer.append(block)
             del block  # or it would stay while the next one is cut
-        writer.finish(fingerprint)
+        writer.finish(fingerprint, before_sync=before_sync)
 
 
 def remove_partition(store_path: str, pixel: HealpixPixel) -> None:
@@ -188,7 +190,7 @@ class _CutoutWriter:
                 array[start : start + len(values)] = values
                 self._n_shards += self._group.flush(f"{plane}/c/")
 
-    def finish(self, fingerprint: Mapping[str, Any]) -> None:
+    def finish(self, fingerprint: Mapping[str, Any], *, before_sync: Callable[[], None]) -> None:
         """Write what is left: the last shards, the small arrays, attributes, metadata and the mark.
 
         Raises
@@ -215,7 +217,8 @@ class _CutoutWriter:
             if self._bands:
                 bands = np.array(self._bands, np.str_)
                 self._group.add_array(layout.BAND, bands, axes=("band",), attributes={"long_name": "band"})
-        self._group.group.attrs.update(
+        # All at once: attrs.update writes the group's metadata again for each of them.
+        self._group.group.update_attributes(
             {
                 "bands": list(self._bands),
                 "coordinates": layout.COORDINATES,
@@ -226,9 +229,8 @@ class _CutoutWriter:
                 "tiles": tiles,
             }
         )
-        self._group.finish(
-            {"fingerprint": dict(fingerprint), "n_objects": self._n_objects, "shards": self._n_shards}
-        )
+        done = {"fingerprint": dict(fingerprint), "n_objects": self._n_objects, "shards": self._n_shards}
+        self._group.finish(done, before_sync=before_sync)
 
     def _gathered(self, name: str, tiles: list[str]) -> npt.NDArray[Any] | None:
         """Return the values of a small array; None for an array that a group without objects lacks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -59,15 +59,13 @@ class GroupWriter:
     ) -> None:
         """Add a small array in one chunk; `axes` are the names of its dimensions."""
         # Zarr refuses chunks of length 0, which an array without objects would have.
-        array = self.create_array(
+        self.create_array(
             name,
-            shape=values.shape,
+            data=values,
             chunks=tuple(max(1, length) for length in values.shape),
-            dtype=values.dtype,
             dimension_names=tuple(axes),
             attributes=dict(attributes or {}),
         )
-        array[...] = values
 
     def write(self, contents: Mapping[str, Sequence[Piece]]) -> None:
         """Write files that were made without Zarr, given by their paths below the group."""
@@ -82,8 +80,15 @@ class GroupWriter:
         self.write({name: [self._files.pop(name).as_buffer_like()] for name in names})
         return len(names)
 
-    def finish(self, done: Mapping[str, Any]) -> None:
+    def finish(self, done: Mapping[str, Any], *, before_sync: Callable[[], None] = lambda: None) -> None:
         """Write the metadata, wait until the disk has stored all files, and write ``_done.json`` with `done` and checksums.
+
+        Parameters
+        ----------
+        done : mapping of str
+            What the mark says.
+        before_sync : callable
+            Called before the waiting begins.
 
         Raises
         ------
@@ -102,6 +107,7 @@ class GroupWriter:
                 f"{self.path}: {len(missing)} of {len(self._written)} files that were written are not there, such "
                 f"as {min(missing)}; another process removed them"
             )
+        before_sync()
         # If the mark survived a power cut and the shards did not, missing files would count as cutouts.
         files.sync_files(self.path, list(self._written))
         with committing():
