@@ -429,7 +429,7 @@ class AdaptiveSampling:
         raws = []
         for source, part, outputs in zip(self._sources, objects.passes, objects.outputs, strict=True):
             with self.device:
-                top = source.sampler.top(list(part.fired), objects.places)
+                top = source.sampler.top(part.fired, objects.places)
             raws.append(source.raw(objects.places, outputs, top))
         return StoppedObjects(
             objects.rows,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import linalg, ndimage
+from scipy import ndimage
+from scipy.linalg import lapack
 from torch import nn
 
 from galbatch.core.sky_noise import in_frame, robust_scatter, thinned
@@ -206,9 +207,9 @@ class FeatureDistance:
         finite = np.isfinite(features).all(axis=1)
         apart = features[finite].astype(np.float64) - self._mean
         # One by one: LAPACK adds up in another order where it solves for several, and an object's value must not depend on its company.
-        whitened = (
-            linalg.solve_triangular(self._factor, one, lower=True, check_finite=False) for one in apart
-        )
+        # scipy.linalg.solve_triangular has the same bits, and takes 5 to 10 times as long for 64 features and fewer. LAPACK has columns
+        # one after another, so the factor of NumPy is the transposed one.
+        whitened = (lapack.dtrtrs(self._factor.T, one, lower=0, trans=1)[0] for one in apart)
         found = np.full(len(features), np.nan)
         found[finite] = [np.sqrt(np.square(one).sum()) / self._limit for one in whitened]
         return found

@@ -196,12 +196,12 @@ class Sampler:
         ]
 
     @torch.inference_mode()
-    def top(self, fired: Sequence[PassArray], rows: npt.NDArray[np.intp] | None = None) -> TopFeatures | None:
+    def top(self, fired: PassArray, rows: npt.NDArray[np.intp] | None = None) -> TopFeatures | None:
         """Return the largest features of objects; None if the network has none.
 
         Parameters
         ----------
-        fired : for each object (pass, rank) int64, numbers of the largest features in all its passes
+        fired : (object, pass, rank) int64, numbers of the largest features in all passes
         rows : (object,) indices of the objects; None: all of them
         """
         if self._last is None:
@@ -211,9 +211,11 @@ class Sampler:
             return None
         index, activation = (to_host(part) for part in found)
         frequency = np.full(index.shape, np.nan, np.float32)
-        for row, (of_object, features) in enumerate(zip(fired, index, strict=True)):
-            if of_object.shape[1]:
-                frequency[row] = np.where(features >= 0, _shares_of_passes(of_object, features), np.nan)
+        if fired.shape[2]:
+            for start in range(0, len(index), GROUP_OBJECTS):
+                group = slice(start, start + GROUP_OBJECTS)
+                shares = _shares_of_passes(fired[group], index[group])
+                frequency[group] = np.where(index[group] >= 0, shares, np.nan)
         return TopFeatures(index, activation, frequency)
 
     def _to_device(self, array: npt.NDArray[Any]) -> Tensor:
@@ -225,12 +227,12 @@ class Sampler:
 
 
 def _shares_of_passes(fired: PassArray, features: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the share (rank,) of the passes in which each feature (rank,) is among those that fired (pass, rank)."""
-    # (pass, rank, feature): whether the feature has that rank in the pass.
+    """Return the share of the passes in which each feature (object, rank) is among those that fired (object, pass, rank)."""
+    # (object, pass, rank, feature): whether the feature has that rank in the pass.
     if isinstance(fired, Tensor):
-        same = fired[:, :, None] == torch.from_numpy(features).to(fired.device)
-        return to_host(same.any(dim=1).double().mean(dim=0))
-    return np.asarray((fired[:, :, None] == features).any(axis=1).mean(axis=0))
+        same = fired[..., None] == torch.from_numpy(features).to(fired.device)[:, None, None]
+        return to_host(same.any(dim=2).double().mean(dim=1))
+    return np.asarray((fired[..., None] == features[:, None, None]).any(axis=2).mean(axis=1))
 
 
 def _to_host(found: Tensor | None) -> npt.NDArray[np.float32] | None:
@@ -301,7 +303,7 @@ def run_passes(
         some = None if auxiliary is None else auxiliary[group]
         sampler = Sampler(executor, images[group], batch=batch, auxiliary=some)
         found = sampler.run(np.arange(len(keys[group])), keys[group])
-        top = sampler.top(list(found.fired))
+        top = sampler.top(found.fired)
         features = () if top is None else (top.index, top.activation, top.frequency)
         groups.append(RawPasses(found.outputs, sampler.last, sampler.crop, *features))
     return join_raw_passes(groups)

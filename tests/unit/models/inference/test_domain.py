@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import linalg, ndimage
 
 from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.flags import MaskBit, ModelFlag
@@ -211,3 +211,14 @@ def test_sky_is_what_a_store_measures_with_a_mask():
     found = sky_scatter(images)
     np.testing.assert_allclose(found, stored, rtol=0.08)
     np.testing.assert_allclose(np.median(found), np.median(stored), rtol=0.01)
+
+
+@pytest.mark.parametrize("n_features", [3, 64, 512])
+def test_distances_have_the_bits_of_scipys_triangular_solution(n_features):
+    rng = np.random.default_rng(n_features)
+    sample = rng.normal(size=(2 * n_features, n_features))
+    covariance, features = np.cov(sample.T), rng.normal(size=(20, n_features)).astype(np.float32)
+    factor = np.linalg.cholesky(covariance)
+    whitened = [linalg.solve_triangular(factor, one.astype(np.float64), lower=True) for one in features]
+    expected = [np.sqrt(np.square(one).sum()) for one in whitened]
+    assert feature_distance(features, np.zeros(n_features), covariance).tolist() == expected

@@ -77,7 +77,7 @@ def test_frequency_is_the_share_of_an_objects_own_passes(sfnet_bundle, make):
     images, keys = inputs(sfnet_bundle, make)
     sampler = Sampler(executor(sfnet_bundle, Engine("rebuilt"), "cpu"), images, batch=32)
     fired = sampler.run(np.arange(6), keys).fired
-    some = [fired[i, : 3 + i] for i in range(6)]
+    some = fired[:, :7]
     top = sampler.top(some)
     assert top.index.shape == top.activation.shape == top.frequency.shape == (6, 4)
     for i, of_object in enumerate(some):
@@ -93,7 +93,7 @@ def test_networks_without_features_have_no_top(gampen_bundle, make):
     sampler = Sampler(executor(gampen_bundle, Engine("rebuilt"), "cpu"), images, batch=32)
     fired = sampler.run(np.arange(6), keys).fired
     assert fired.shape == (6, N_PASSES, 0)
-    assert sampler.top(list(fired)) is None
+    assert sampler.top(fired) is None
 
 
 def test_more_objects_than_a_group_are_run_group_by_group(sfnet_bundle, make):
