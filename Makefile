@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-faults test-slurm check unit docs demo-bundles peers clean
+.PHONY: help install demo test test-long test-faults test-slurm check unit docs demo-bundles demo-opinions peers clean
 
 # Two processes share the tests file by file, so that fixtures of a module are made once, in the order that conftest.py gives: unit tests first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -68,6 +68,9 @@ demo-bundles: install ## train and calibrate the shipped bundles again, in build
 	$(CALIBRATE) build/gampen_raw.pt -o build/gampen.pt --simulate paper --also survey
 	$(CALIBRATE) build/gampen_survey_raw.pt -o build/gampen_survey.pt --simulate survey --also paper
 	$(CALIBRATE) build/sfnet_raw.pt -o build/sfnet.pt --simulate paper --also survey --compare-with build/sfnet_dense.pt
+
+demo-opinions: install ## measure the second opinions of the shipped bundles again, next to them (ten minutes of one core); after a raised PHOTOMETRY_VERSION
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/second_opinion.py demo:gampen demo:gampen_survey demo:sfnet --write
 
 peers: ## make the environment (.venv-peers) of what the benchmarks compare with
 	$(PYTHON) -m venv .venv-peers

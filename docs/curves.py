@@ -1,4 +1,4 @@
-"""Make the figure and the table of the thresholds of the quality flags, from the results of benchmarks/spoiled.py."""
+"""Make the figure and the tables of the quality flags' thresholds, from the results of benchmarks/spoiled.py and second_opinion.py."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def results(name: str) -> dict[str, Any]:
     """Return the results of one network as the benchmark wrote them."""
     content = json.loads((RESULTS / f"spoiled_images_of_{name}.json").read_text(encoding="utf-8"))
     return dict(content)
+
+
+def false_alarms() -> str:
+    """Return the table of the shares of fresh galaxies above the limits of the second opinion, by the false-alarm rate that is stated."""
+    lines = []
+    for name in ("demo:gampen", "demo:gampen_survey", "demo:sfnet"):
+        path = RESULTS / f"false_alarms_of_the_second_opinion_of_{name.replace(':', '_')}.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))["rates"]
+        if not lines:
+            lines.append("| stated, percent |" + "".join(f" {100 * row['stated']:g} |" for row in rows))
+            lines.append("|---" * (1 + len(rows)) + "|")
+        cells = "".join(f" {100 * row['found']:.2f} ± {100 * row['error']:.2f} |" for row in rows)
+        lines.append(f"| `{name}` |{cells}")
+    return "\n".join(lines)
 
 
 def figure(curves: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer.main
-from curves import spoiled_curves
+from curves import false_alarms, spoiled_curves
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -308,6 +308,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "COLUMNS": model_columns,
     "PHOTOMETRY": lambda: column_table(photometry_columns(("g",))),
     "PROVENANCE": lambda: column_table(provenance_columns(("g",))),
+    "FALSE_ALARMS": false_alarms,
     "SPOILED_CURVES": spoiled_curves,
     "VERSIONS": versions,
     "README": readme,

@@ -29,6 +29,7 @@ def measure_disagreement(
     seed: int = 1,
     data: str = "",
     device: str = "cpu",
+    max_objects: int = MAX_OBJECTS,
     notify: Callable[[str], None] = lambda line: None,
 ) -> models.DisagreementInfo | None:
     """Return the second opinion of a bundle: photometry and network are run on objects that were not used in training.
@@ -40,13 +41,15 @@ def measure_disagreement(
     bundle : Bundle
         With the calibration that runs apply.
     held_out : HeldOut
-        Labels are not read. At most 2,000 objects are used, the first by a hash of seed and id.
+        Labels are not read.
     seed : int
         Of the choice of objects and of the dropout masks.
     data : str
         Description of the objects.
     device : {"cpu", "cuda"}
         Where the network runs.
+    max_objects : int
+        At most about as many objects are used, the first by a hash of seed and id.
     notify : callable
         Takes a human-readable line before anything is run.
 
@@ -59,7 +62,7 @@ def measure_disagreement(
     metadata = bundle.metadata
     if len(metadata.input.images) != 1 or not models.disagreement_parameters(metadata.parameters):
         return None
-    share = min(1.0, MAX_OBJECTS / max(1, len(held_out)))
+    share = min(1.0, max_objects / max(1, len(held_out)))
     some = held_out if share == 1.0 else held_out.split(seed=seed, share=share)[0]
     if len(some) < models.MIN_DISAGREEMENT_OBJECTS:
         return None

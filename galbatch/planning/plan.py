@@ -48,6 +48,7 @@ class ModelPlan:
     inflated : for each bundle, whether its posteriors are inflated; follows from `calibrated` and the bundle
     stopping : digest of the stopping calibration of each bundle by which objects stop; empty if they stop by the allowance for
         undetected jumps, or have a fixed number of passes
+    opinion : digest of the second opinion that is shipped beside its first bundle; "" if the bundle's file holds it, or there is none
     embedding_dtype : type of the column of the network's last features; None: there is none
     densities : grids on which densities of parameters are columns
     more_grids : further grids of a network that takes several, each with its number of bands, which are the last of `bands`
@@ -72,6 +73,7 @@ class ModelPlan:
     calibrated: bool | None = None
     inflated: tuple[bool, ...] = ()
     stopping: tuple[str, ...] = ()
+    opinion: str = ""
     embedding_dtype: Literal["float16", "float32"] | None = None
     densities: tuple[DensityGrid, ...] = ()
     more_grids: tuple[tuple[Grid, int], ...] = ()
@@ -132,6 +134,7 @@ class ModelPlan:
             calibrated=config.calibrated,
             inflated=tuple(factors is not None for factors in ensemble.inflation_factors),
             stopping=stopping,
+            opinion=ensemble.opinion,
             embedding_dtype=ensemble.embedding_dtype,
             densities=ensemble.densities,
             more_grids=tuple((one.grid, len(one.bands)) for one in trained.more_grids),

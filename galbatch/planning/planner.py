@@ -353,7 +353,9 @@ def with_engines(plan: Plan, config: RunConfig, engines: Sequence[str]) -> Plan:
 
 def _named_parts(model: ModelPlan) -> dict[str, str]:
     """Return the parts of the fingerprint of a leaf that belong to one network, by name."""
-    return {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
+    parts = {f"{what} {model.name}": value for what, value in _model_parts(model).items()}
+    # The network's own values do not follow from it, so a new catalog takes them from one without it.
+    return parts | ({f"second opinion of {model.name}": model.opinion} if model.opinion else {})
 
 
 def _model_parts(model: ModelPlan) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from galbatch import api, catalog, config, execution, reporting
-from galbatch.core.columns import parse_columns
+from galbatch.core.columns import DISAGREEMENT, MODEL_FLAGS, parse_columns
 from galbatch.core.flags import ModelFlag
 from galbatch.errors import BundleError, ConfigError
 from galbatch.execution import rates
@@ -84,12 +84,21 @@ def test_each_case_has_the_values_of_its_network_alone(whole, low_alone, high_al
     z = pq.read_table(objects).to_pandas().set_index("object_id")["z_case"].loc[found["object_id"]].to_numpy()
     case = found["photo_case"].to_numpy()
     np.testing.assert_array_equal(case, np.where(z < 0.2, "low", np.where(z < 0.6, "high", "")))
-    names = [name for name, (model, _) in parse_columns(found.columns).items() if model == "photo"]
+    # The photometry is that of all bands of a run, and the second opinion is of it.
+    names = [
+        name
+        for name, (model, key) in parse_columns(found.columns).items()
+        if model == "photo" and key not in (DISAGREEMENT, MODEL_FLAGS)
+    ]
+    assert 0 < len(names) < len(found.columns)
     for alone, name in ((low_alone, "low"), (high_alone, "high")):
         there, here = rows(alone[0])[case == name], found[case == name]
         assert len(here) >= 9
         for column in (c for c in names if c in there.columns):
             np.testing.assert_array_equal(here[column], there[column], err_msg=column)
+        others = ~int(ModelFlag.INCONSISTENT)
+        np.testing.assert_array_equal(here["photo_flags"] & others, there["photo_flags"] & others)
+        assert np.isfinite(here["photo_disagreement"]).any()
     # Objects of a row without the value, and above the last case.
     neither = found[case == ""]
     assert len(neither) == 11

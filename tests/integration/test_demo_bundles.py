@@ -7,9 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from galbatch.core.types import Grid
-from galbatch.models import RECIPES, PassSettings, bundle_path, demo_bundles, evaluate, load_bundle
+from galbatch.config import PhotometryConfig, PosteriorConfig
+from galbatch.core.types import CutoutBlock, Grid
+from galbatch.models import (
+    RECIPES,
+    BlockInputs,
+    PassSettings,
+    bundle_path,
+    demo_bundles,
+    disagreement,
+    disagreement_limit,
+    evaluate,
+    infer_block,
+    load_bundle,
+)
 from galbatch.models.bundle import DEMO_FOLDER
+from galbatch.photometry import PHOTOMETRY_VERSION, measure_photometry
 from galbatch.simulation import training_set
 
 N_GALAXIES = 400
@@ -125,3 +138,29 @@ def test_medians_follow_the_truth(found):
     assert found["sfnet"].r2("mag_r") > 0.98
     assert found["gampen_survey"].r2("flux_njy") > 0.9
     assert found["gampen_survey"].r2("re_arcsec") > 0.4
+
+
+@pytest.mark.parametrize("name", ["gampen", "gampen_survey"])
+@pytest.mark.slow
+def test_the_second_opinion_raises_as_many_false_alarms_as_it_states(name):
+    """On fresh galaxies: limits that were found with the objects that were fitted would be exceeded more often."""
+    bundle = loaded(name)
+    torch.set_num_threads(1)
+    sky = training_set(N_GALAXIES, bands=bundle.bands, size_px=96, population=NAMES[name], seed=78)
+    block = CutoutBlock.of_images(sky.images, bundle.bands, bundle.grid)
+    inputs = BlockInputs(block, np.ones(len(block), np.bool_))
+    found = infer_block(bundle, inputs, name="net", posterior=PosteriorConfig(passes=32))
+    info = bundle.metadata.disagreement
+    off = disagreement(
+        info,
+        bundle.metadata.parameters,
+        measure_photometry(block, PhotometryConfig()),
+        found,
+        model="net",
+        bands=bundle.bands,
+        photometry_version=PHOTOMETRY_VERSION,
+    )
+    assert np.isfinite(off).mean() > 0.98
+    for rate in (0.5, 0.1, 0.02):
+        share = np.mean(off > disagreement_limit(info, rate))
+        assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / N_GALAXIES), rate

@@ -11,6 +11,7 @@ from astropy.io import fits
 from galbatch import api, catalog, config, execution, ingest
 from galbatch.catalog import pass_outputs
 from galbatch.core.columns import parse_columns
+from galbatch.core.flags import ModelFlag
 from galbatch.errors import CatalogError, ConfigError, UsageError
 
 GAMPEN = '[[models]]\nname = "gampen"\nbundle = "demo:gampen"\n'
@@ -268,8 +269,16 @@ def test_merged_catalogs_equal_one_run(run, whole, lists, tmp_path):
         # measured in g alone.
         in_r = ["coverage_r", "psf_fwhm_arcsec_r", "sky_sigma_njy_r", "sky_source_r"]
         measured = [name for name in rows(expected).schema.names if name.startswith("phot_")]
-        but = ["flags"] if "first" in pair else [*in_r, *measured]
+        # The second opinion is of the photometry, which also decides one of the networks' flags.
+        opinion = [f"{model}_{what}" for model in ("gampen", "sfnet") for what in ("disagreement", "flags")]
+        but = ["flags"] if "first" in pair else [*in_r, *measured, *opinion]
         assert_equal_rows(rows(output), rows(expected), but=but)
+        for model in ("gampen", "sfnet"):
+            found, wanted = (
+                rows(one).column(f"{model}_flags").to_numpy() & ~int(ModelFlag.INCONSISTENT)
+                for one in (output, expected)
+            )
+            np.testing.assert_array_equal(found, wanted)
         assert catalog.verify(str(output / "catalog")) == []
     with pytest.raises(UsageError, match="70 objects in several of them, such as"):
         api.merge([str(tmp_path / name / "catalog") for name in ("first", "sfnet")], str(tmp_path / "no"))

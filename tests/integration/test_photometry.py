@@ -168,7 +168,15 @@ def test_a_bundle_with_a_second_opinion_has_its_column_and_flag(whole, write_sma
     path, limit = str(tmp_path / "gampen.pt"), 2.0
     known = dataclasses.replace(bundle.metadata, disagreement=second_opinion(limit))
     models.rewrite_bundle(models.bundle_path("demo:gampen"), path, known)
-    changes = [('bundle = "demo:gampen"', f'bundle = "{path}"')]
+    plain = str(tmp_path / "sfnet.pt")
+    metadata = models.load_bundle(models.bundle_path("demo:sfnet")).metadata
+    models.rewrite_bundle(
+        models.bundle_path("demo:sfnet"), plain, dataclasses.replace(metadata, disagreement=None)
+    )
+    changes = [
+        (f'bundle = "demo:{name}"', f'bundle = "{file}"')
+        for name, file in (("gampen", path), ("sfnet", plain))
+    ]
     parsed = write_small("opinion", changes)
     assert execute(parsed, client).complete
     table = galbatch.open_catalog(parsed.catalog.path).to_pandas()
@@ -181,7 +189,7 @@ def test_a_bundle_with_a_second_opinion_has_its_column_and_flag(whole, write_sma
     flagged = (table["gampen_flags"] & int(ModelFlag.INCONSISTENT)) != 0
     assert (flagged == (table["gampen_disagreement"] > limit)).all()
     assert 0 < flagged.sum() < len(table)
-    # Another network has no second opinion, and no such column.
+    # The other network has no second opinion, and no such column.
     assert "sfnet_disagreement" not in table
     # Without photometry nothing is known, also of objects that are taken from an older catalog with their flags.
     named = (

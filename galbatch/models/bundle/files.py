@@ -19,6 +19,7 @@ from galbatch.models.bundle.archive import METADATA_FILE, read_metadata_text
 from galbatch.models.bundle.checks import SCRIPT_FAULTS, check_behavior
 from galbatch.models.bundle.info import file_on_this_machine
 from galbatch.models.bundle.network import Bundle, set_modes
+from galbatch.models.bundle.opinion import with_shipped_disagreement
 from galbatch.models.heads import read_metadata
 from galbatch.models.metadata import BundleMetadata, write_metadata
 
@@ -139,4 +140,4 @@ def _load(file: str, path: str, sha256: str) -> Bundle:
         raise BundleError(f"{path}: torch finds another {METADATA_FILE} in it; the archive was tampered with")
     set_modes(script)
     check_behavior(script, metadata, source=path)
-    return Bundle(metadata, sha256, script)
+    return Bundle(with_shipped_disagreement(metadata, sha256), sha256, script)

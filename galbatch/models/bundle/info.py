@@ -7,6 +7,7 @@ and the labels, the ranges seen in training, the crop and the top features are i
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Any, Literal
 
 from galbatch import storage
 from galbatch.config import DensityGrid
+from galbatch.core.fingerprint import digest
 from galbatch.core.types import Grid
 from galbatch.errors import BundleError, MissingBundleError
 from galbatch.models.bundle.archive import read_metadata_text
+from galbatch.models.bundle.opinion import shipped_disagreement, with_shipped_disagreement
 from galbatch.models.bundle.paths import bundle_path, demo_bundles
 from galbatch.models.bundle.prior import UNKNOWN_PRIOR, prior_of
 from galbatch.models.bundle.stopping import stopping_of
@@ -206,6 +209,12 @@ class EnsembleInfo:
         return tuple(stopping_of(bundle.metadata, bundle.sha256) for bundle in self.bundles)
 
     @property
+    def opinion(self) -> str:
+        """The digest of the second opinion that is shipped beside the first bundle; "" if its file holds it, or there is none."""
+        shipped = shipped_disagreement(self.bundles[0].sha256)
+        return "" if shipped is None else digest(dataclasses.asdict(shipped))
+
+    @property
     def priors(self) -> tuple[str, ...]:
         """For each bundle, a human-readable text on whose prior its posteriors are under."""
         found = [prior_of(bundle.metadata, bundle.sha256) for bundle in self.bundles]
@@ -246,6 +255,8 @@ def read_ensemble_info(
 def read_bundle_metadata(path: str) -> tuple[BundleMetadata, str]:
     """Return what a bundle says of itself, and its sha256, without running anything of it.
 
+    A shipped bundle's second opinion is in a file beside it, and is part of the metadata that are returned.
+
     Whether its script behaves as it says is not looked at; `load_bundle` does.
 
     Parameters
@@ -261,7 +272,8 @@ def read_bundle_metadata(path: str) -> tuple[BundleMetadata, str]:
         metadata = read_metadata(read_metadata_text(opened, str(path)), str(path))
         # Of the same open file, which may be replaced meanwhile.
         opened.seek(0)
-        return metadata, hashlib.file_digest(opened, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    return with_shipped_disagreement(metadata, sha256), sha256
 
 
 def file_on_this_machine(path: str, sha256: str | None) -> str:

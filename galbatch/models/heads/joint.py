@@ -51,7 +51,13 @@ class OutputInfo:
         """Return the form in which it is stored with kept pass outputs, of JSON's types."""
         # Domain, calibration and records do not matter for the outputs, and are twenty times as long as the rest.
         kept = dataclasses.replace(
-            self.metadata, domain=DomainInfo(), calibration=None, stopping=None, training={}, origin={}
+            self.metadata,
+            domain=DomainInfo(),
+            calibration=None,
+            stopping=None,
+            disagreement=None,
+            training={},
+            origin={},
         )
         return {
             "sha256": self.sha256,

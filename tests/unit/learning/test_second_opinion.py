@@ -69,9 +69,8 @@ def test_few_objects_and_other_networks_have_none(bundle, held_out):
     assert second_opinion.measure_disagreement(of_shapes, held_out) is None
 
 
-def test_no_more_objects_than_needed_are_run(bundle, held_out, monkeypatch):
-    monkeypatch.setattr(second_opinion, "MAX_OBJECTS", 210)
+def test_no_more_objects_than_asked_for_are_run(bundle, held_out):
     lines = []
-    second_opinion.measure_disagreement(bundle, held_out, notify=lines.append)
+    second_opinion.measure_disagreement(bundle, held_out, max_objects=210, notify=lines.append)
     n_run = int(lines[0].split()[-2])
     assert 200 <= n_run < N

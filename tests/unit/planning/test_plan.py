@@ -308,3 +308,18 @@ def test_a_method_of_resampling_is_in_the_fingerprint_but_for_the_default(patche
     assert "resampling" not in ingest_parts()
     assert ingest_parts(resampling="low_pass") == ingest_parts()
     assert ingest_parts(resampling="exact") == {**ingest_parts(), "resampling": "exact"}
+
+
+def test_another_shipped_second_opinion_is_another_catalog_with_the_same_values(patches):
+    """A file beside the bundle is not covered by the bundle's hash."""
+    tiles, source = patches("g", "/survey", n_x=1, n_y=1), list_of([150.0], [0.0])
+
+    def plan(**changes):
+        return make_plan(config_of("g"), source, tiles, [model_of("g", **changes)])
+
+    without, first, second = plan(), plan(opinion="a"), plan(opinion="b")
+    parts = [one.partitions[0].leaf.parts for one in (without, first, second)]
+    assert parts[1] == {**parts[0], "second opinion of gampen": "a"}
+    assert parts[2] == {**parts[0], "second opinion of gampen": "b"}
+    # What a network's values follow from is the same, so they are taken from an older catalog.
+    assert len({one.models[0].settings for one in (without, first, second)}) == 1
