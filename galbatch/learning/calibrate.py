@@ -202,7 +202,7 @@ class _Calibrating:
             held_out = with_further_columns(
                 held_out,
                 task.source.further,
-                labels=task.source.labels[0],
+                tables=task.source.tables,
                 id_column=task.source.id_column,
             )
         described = describe_objects(data, is_part=bool(notes))

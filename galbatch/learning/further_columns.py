@@ -1,4 +1,4 @@
-"""Further columns of the table of labels: the magnitude by which results are binned, and what weights them to a target list."""
+"""Further columns of the tables of labels and of auxiliary inputs: the magnitude by which results are binned, and what weights them to a target list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from galbatch import models
 from galbatch.core.photoz import target_weights
 from galbatch.errors import UsageError
-from galbatch.objects import numbers_of, read_numbers, read_table
+from galbatch.objects import column_names, numbers_of, read_numbers, read_table
 
 __all__ = ["FurtherColumns", "with_further_columns"]
 
@@ -21,14 +21,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FurtherColumns:
-    """Columns of the table of labels that no network reads.
+    """Columns of the table of labels, or of that of the auxiliary inputs, for the results.
 
     Attributes
     ----------
     magnitude : column by which results are binned; None: the magnitude among the parameters, if there is one
     target : path of a list whose objects the results are to stand for, as the networks will be run on them; None: no weights
     size : column of sizes by which results are binned; None: the size among the parameters, if there is one
-    target_columns : colors and magnitudes, columns of both the labels and the target, whose distributions are made alike
+    target_columns : colors and magnitudes, columns of both the objects and the target, whose distributions are made alike
     """
 
     magnitude: str | None = None
@@ -44,7 +44,7 @@ class FurtherColumns:
 
     @property
     def names(self) -> list[str]:
-        """The columns of the labels that are read, each once."""
+        """The columns that are read, each once."""
         return list(dict.fromkeys([*self.strata.values(), *self.target_columns]))
 
     def check(self, labels: Sequence[str]) -> None:
@@ -58,10 +58,11 @@ class FurtherColumns:
 
 
 def with_further_columns(
-    held_out: models.HeldOut, columns: FurtherColumns, *, labels: str, id_column: str
+    held_out: models.HeldOut, columns: FurtherColumns, *, tables: Sequence[str], id_column: str
 ) -> models.HeldOut:
-    """Return held-out objects with the magnitude of the table of labels, and weights that make them resemble the target.
+    """Return held-out objects with their magnitudes and sizes, and weights that make them resemble the target.
 
+    Each column is read from the first of `tables` that has it: that of the labels, then that of the auxiliary inputs, if there is one.
     Objects without one of the target's columns have no weight.
 
     Raises
@@ -73,17 +74,33 @@ def with_further_columns(
     """
     if not columns.names:
         return held_out
-    ids, numbers = read_numbers(labels, id_column=id_column, columns=columns.names)
-    row_of = dict(zip(ids.tolist(), range(len(ids)), strict=True))
-    rows = np.array([row_of[one] for one in held_out.ids.tolist()], dtype=np.int64)
-    strata = {what: numbers[column][rows] for what, column in columns.strata.items()}
+    numbers = _numbers(tables, id_column, columns.names, held_out.ids.tolist())
+    strata = {what: numbers[column] for what, column in columns.strata.items()}
     held_out = dataclasses.replace(held_out, strata={**held_out.strata, **strata})
     if columns.target is None:
         return held_out
-    own = np.stack([numbers[name][rows] for name in columns.target_columns], axis=1)
+    own = np.stack([numbers[name] for name in columns.target_columns], axis=1)
     return dataclasses.replace(
         held_out, weights=_weights(own, _target(columns.target, columns.target_columns))
     )
+
+
+def _numbers(
+    tables: Sequence[str], id_column: str, names: Sequence[str], ids: Sequence[object]
+) -> dict[str, Floats]:
+    """Return columns (object,) of the objects `ids`, each from the first table that has it."""
+    found: dict[str, Floats] = {}
+    for path in tables:
+        there = column_names(path)
+        lacking = [name for name in names if name not in found]
+        # The last table names in its error what none has.
+        wanted = [name for name in lacking if name in there or path == tables[-1]]
+        if wanted:
+            table_ids, numbers = read_numbers(path, id_column=id_column, columns=wanted)
+            row_of = {one: row for row, one in enumerate(table_ids.tolist())}
+            rows = np.array([row_of[one] for one in ids], dtype=np.int64)
+            found |= {name: numbers[name][rows] for name in wanted}
+    return found
 
 
 def _target(path: str, names: Sequence[str]) -> Floats:

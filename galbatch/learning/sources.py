@@ -56,6 +56,11 @@ class DataSource:
         return self.store is None and not self.labels
 
     @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that have the objects' further columns: the first of the labels, and that of the auxiliary inputs."""
+        return (*self.labels[:1], *(() if self.columns is None else (self.columns,)))
+
+    @property
     def label_sources(self) -> LabelSources:
         """The tables of labels, with their weights and the table of auxiliary inputs."""
         return LabelSources(self.labels, self.id_column, self.weights, self.columns)

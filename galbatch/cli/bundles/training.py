@@ -218,7 +218,8 @@ def calibrate(
     magnitude: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="magnitude, a column of --labels, in whose bins results are shown, too"
+            metavar="COLUMN",
+            help="magnitude, a column of --labels or --columns, in whose bins results are shown, too",
         ),
     ] = None,
     target: Annotated[
@@ -230,7 +231,10 @@ def calibrate(
     ] = None,
     target_columns: Annotated[
         str,
-        typer.Option(metavar="COLUMNS", help="columns of both --labels and --target, separated by commas"),
+        typer.Option(
+            metavar="COLUMNS",
+            help="columns of both --labels (or --columns) and --target, separated by commas",
+        ),
     ] = "",
     stopping_only: Annotated[
         bool,

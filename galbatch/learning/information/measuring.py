@@ -159,8 +159,9 @@ def measure_information(task: InformationTask, *, console: Console | None = None
     held_out, notes = held_out_objects(data, list(task.bundles.values()))
     for note in notes:
         notify(note)
-    labels, id_column = task.source.labels[0], task.source.id_column
-    held_out = with_further_columns(held_out, task.source.further, labels=labels, id_column=id_column)
+    held_out = with_further_columns(
+        held_out, task.source.further, tables=task.source.tables, id_column=task.source.id_column
+    )
     found = {name: _scores(task, name, held_out) for name in SOURCES}
     failed: npt.NDArray[np.bool_] = np.any([np.isnan(one) for one in found.values()], axis=0)
     if failed.any():

@@ -11,9 +11,10 @@ import torch
 
 from galbatch import models
 from galbatch.config import read_toml
-from galbatch.errors import ConfigError, UsageError
+from galbatch.errors import ConfigError, ObjectListError, UsageError
 from galbatch.learning import (
     DataSource,
+    FurtherColumns,
     LabelSources,
     calibrate_bundle,
     open_columns,
@@ -280,3 +281,32 @@ def test_calibration_takes_what_the_training_set_aside(folder, trained):
         )
     with pytest.raises(UsageError, match="--labels"):
         prepare_calibration([str(folder / "mlp.pt")], folder / "c.pt", source=DataSource(), settings=settings)
+
+
+def test_results_in_bins_of_a_column_that_only_the_table_of_columns_has(folder, trained, tmp_path):
+    """The network has seen both.parquet; the labels alone have no magnitude, and the other table stands in another order."""
+    both = pq.read_table(folder / "both.parquet")
+    pq.write_table(both.select(["object_id", "z"]), tmp_path / "both.parquet")
+    others = both.select(["object_id", "color", "mag"]).take(np.arange(900)[::-1])
+    pq.write_table(others, tmp_path / "columns.parquet")
+    settings = models.CalibrationSettings(passes=models.PassSettings(8), seed=303)
+
+    def results(labels, columns, magnitude="mag"):
+        further = FurtherColumns(magnitude, str(folder / "both.parquet"), ("color",))
+        source = DataSource(labels=(str(labels),), columns=columns, further=further)
+        task = prepare_calibration(
+            [str(folder / "mlp.pt")], tmp_path / "out.pt", source=source, settings=settings
+        )
+        return [
+            one
+            for one in calibrate_bundle(task).calibration.metadata.calibration.results
+            if "Photometric redshift" in one.caption
+        ]
+
+    columns = str(tmp_path / "columns.parquet")
+    (found,) = results(tmp_path / "both.parquet", columns)
+    assert sum(str(row[0]).startswith("true magnitude") for row in found.rows) > 1
+    (expected,) = results(folder / "both.parquet", None)
+    assert found == expected
+    with pytest.raises(ObjectListError, match=r"columns\.parquet: no column mag_i;"):
+        results(tmp_path / "both.parquet", columns, "mag_i")
