@@ -80,7 +80,8 @@ def measure(
     """
     frame = thinned(in_frame(grid.size_px))
     coverage, sky = _coverage_and_pixels(image, frame)
-    detected = _picked(mask.reshape(*mask.shape[:2], grid.size_px**2), frame) & DETECTED_BITS
+    # Not by take, which copies the whole of an array that is one value in all places.
+    detected = mask.reshape(*mask.shape[:2], grid.size_px**2)[:, :, frame] & DETECTED_BITS
     # Pixels with detected light are left out: the scatter is that of the sky alone.
     sky[(detected != 0) | ~np.isfinite(sky)] = np.nan
     sky_sigma = robust_scatter(sky)
@@ -158,12 +159,6 @@ def _coverage_and_pixels(
             coverage[start + row] = np.count_nonzero(np.isfinite(part[row])) / flat.shape[1]
         part.take(index, axis=1, out=values[start : start + PLANES_AT_ONCE], mode="clip")
     return coverage.reshape(image.shape[:2]), values.reshape(*image.shape[:2], len(index))
-
-
-def _picked(flat: npt.NDArray[Number], index: npt.NDArray[np.intp]) -> npt.NDArray[Number]:
-    """Return a copy (object, band, pixel) of the pixels at `index` of `flat` (object, band, pixel)."""
-    # Of an array that is one value in all places take makes a whole copy first, indexing is twice as slow for any other.
-    return flat.take(index, axis=2) if flat.flags.c_contiguous else flat[:, :, index]
 
 
 def _snr(
