@@ -1,6 +1,7 @@
 from .damage import Damaged
 from .executing import RunResult, execute, execute_held
 from .leaf import AuditSum, footer_fingerprint
+from .networks import load_network
 from .outputs import HeldOutputs, check_outputs, clean, lock_of, locked, require_stage
 from .preparing import feeding_of_run, prepare, region_of_run, tiles_of_run
 from .progress import Progress, read_progress
@@ -14,7 +15,6 @@ from .tasks import (
     infer_task,
     ingest_partition,
     ingest_task,
-    load_network,
 )
 from .verifying import verify_against, verify_outputs, verify_store
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import catalog, ingest, models, storage
+from galbatch import catalog, ingest, models, planning, storage
 from galbatch.config import RunConfig
 from galbatch.core.columns import IDENTITY, Column, parse_columns
 from galbatch.core.fingerprint import PER_LEAF_PARTS, differences, shown
 from galbatch.core.pixels import HealpixPixel, PixelIndex
 from galbatch.core.types import CutoutSpec
 from galbatch.errors import ConfigError, DamagedError
-from galbatch.planning import FLAG_THRESHOLDS, Base, ModelPlan, Plan
 
 if TYPE_CHECKING:
     from galbatch.execution.tasks import GridTask, InferTask, IngestTask
+    from galbatch.planning import Base, ModelPlan, Plan
 
 __all__ = ["base_notes", "base_of", "base_rows", "columns_of", "identity_of_rows", "stored_cutouts"]
 
@@ -37,7 +37,7 @@ def base_of(config: RunConfig) -> Base:
     store, older = config.cutouts.base, config.catalog.base
     groups = _groups(store, config.cutouts.store) if store else []
     leaves = _leaves(older, config.catalog.path) if older else []
-    return Base(store or "", PixelIndex(groups), older or "", PixelIndex(leaves))
+    return planning.Base(store or "", PixelIndex(groups), older or "", PixelIndex(leaves))
 
 
 def _groups(store: str, own: str) -> list[HealpixPixel]:
@@ -122,7 +122,7 @@ def stored_cutouts(task: IngestTask, grid: GridTask) -> ingest.BaseCutouts | Non
         ingest.possible_keys(objects, task.tiles, spec=spec),
         spec=spec,
         planes=task.planes,
-        thresholds=task.fingerprint.parts.get(FLAG_THRESHOLDS),
+        thresholds=task.fingerprint.parts.get(planning.FLAG_THRESHOLDS),
     )
 
 

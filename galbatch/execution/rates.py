@@ -16,6 +16,7 @@ from galbatch.core.columns import MC_ERROR, PASSES
 from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
+from galbatch.execution.networks import auxiliary_of, execution_of, load_network, require_engine
 from galbatch.planning import InferenceMemory, ModelPlan, Plan, project_inference
 
 __all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
@@ -134,7 +135,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
         n_measured = max(n_measured, int(sample.has_pixels.sum()))
         # A network that takes several grids is not measured: its sample would have to be cut on all of them.
         for model in (m for m in plan.models if m.grid == grid.grid and not m.more_grids):
-            network = tasks.load_network(model)
+            network = load_network(model)
             execution = _execution(cluster.kind_of(config.cluster).device, model, network)
             measured = _Measured(
                 model.name,
@@ -142,7 +143,7 @@ def measure_rates(config: RunConfig, plan: Plan) -> Rates:
                 execution or models.Execution(),
                 sample.cutouts.select_bands(model.bands),
                 sample.has_pixels,
-                tasks.auxiliary_of(sample.objects, sample.rows, model.auxiliary_inputs),
+                auxiliary_of(sample.objects, sample.rows, model.auxiliary_inputs),
             )
             if (rate := measured.rate(config.posterior)) is not None:
                 networks[model.name] = rate
@@ -161,9 +162,9 @@ def _rate_on_columns(config: RunConfig, plan: Plan, number: int) -> NetworkRate 
     if not len(rows):
         return None
     model = plan.models[number]
-    network = tasks.load_network(model)
+    network = load_network(model)
     execution = _execution(cluster.kind_of(config.cluster).device, model, network)
-    auxiliary = tasks.auxiliary_of(objects.table, rows, model.auxiliary_inputs)
+    auxiliary = auxiliary_of(objects.table, rows, model.auxiliary_inputs)
     measured = _Measured(
         model.name,
         network,
@@ -302,7 +303,7 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
     device = cluster.kind_of(config.cluster).device
     found = {}
     for model in plan.models:
-        network = tasks.load_network(model)
+        network = load_network(model)
         execution = _execution(cluster.kind_of(config.cluster).device, model, network)
         memory = models.measure_memory(network, execution or models.Execution(), config.posterior)
         if execution is None and device == "cuda":
@@ -314,9 +315,9 @@ def measure_memory(config: RunConfig, plan: Plan) -> InferenceMemory:
 
 def _execution(device: cluster.Device, model: ModelPlan, network: models.Ensemble) -> models.Execution | None:
     """Return the planned engine and device; None if this machine cannot provide them."""
-    planned = tasks.execution_of(model, device)
+    planned = execution_of(model, device)
     try:
-        tasks.require_engine(network, planned)
+        require_engine(network, planned)
     except BundleError:
         return None
     return planned

@@ -173,7 +173,7 @@ def test_what_a_stopping_calibration_would_save_is_told(write_run, tmp_path, mon
     parsed = config.read_config(write_run(tmp_path))
     plan = execution.prepare(parsed)
     posterior = parsed.posterior.model_copy(update={"passes": "adaptive"})
-    network = rates.tasks.load_network(plan.models[0])
+    network = rates.load_network(plan.models[0])
     measured = rates._Measured("gampen", network, None, None, None, None)
     given = posterior, np.array([200, 200]), np.array([0.2, 1.0], np.float32) * posterior.tolerance
     assert measured._calibrated_passes(*given) is None

@@ -16,7 +16,7 @@ from distributed import KilledWorker, get_worker
 from distributed.protocol import pickle
 
 from galbatch import ingest, models, storage
-from galbatch.errors import BundleError, GalbatchError, GpuBroken, ShortOfMemory, WorkerRefused
+from galbatch.errors import GalbatchError, GpuBroken, ShortOfMemory, WorkerRefused
 from galbatch.execution import tasks
 from galbatch.execution.submission.faults import is_out_of_memory, reason_of
 from galbatch.storage import zarr_groups
@@ -138,13 +138,7 @@ def worker_of(error: BaseException) -> str | None:
 
 def _require_engines(task: tasks.InferTask) -> None:
     """Refuse this worker if it cannot provide the engine of each network; a damaged bundle is an error of the task."""
-    for model in task.models:
-        network = tasks.load_network(model.network)
-        try:
-            tasks.require_engine(network, tasks.execution_of(model.network, task.device))
-        except BundleError as error:
-            worker = get_worker().address
-            raise WorkerRefused(
-                f"worker {worker} cannot provide the engine {model.network.engine} of {model.network.name} on {task.device}: {error}",
-                worker=worker,
-            ) from None
+    missing = tasks.missing_engine(task)
+    if missing is not None:
+        worker = get_worker().address
+        raise WorkerRefused(f"worker {worker} cannot provide {missing}", worker=worker)

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from distributed import Client, Future
 
@@ -26,10 +25,11 @@ from galbatch.errors import GpuBroken, LockLost, ShortOfMemory, TaskOverdue, Wor
 from galbatch.execution import tasks
 from galbatch.execution.submission.attempt import Attempt, NextAttempt
 from galbatch.execution.submission.blame import FaultyGpus, FaultyWorkers
-from galbatch.execution.submission.boundary import packed, run_packed, worker_of
+from galbatch.execution.submission.boundary import worker_of
 from galbatch.execution.submission.faults import Fault, FaultKind, fault_of, reason_of
 from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
+from galbatch.execution.submission.sending import PackedTask, pack, send
 from galbatch.execution.submission.timing import Pace, TaskTimes
 from galbatch.planning import Plan
 
@@ -273,25 +273,25 @@ class SubmissionQueue:
             self._submit_probe()
             return
         now, room = time.monotonic(), self._room()
+        chosen: list[Attempt] = []
         for attempt in list(self._again):
             # Not only the first: it may wait for a GPU while another one could be cut.
             device = self._device_of(attempt)
             if attempt.due_s <= now and room[device] > 0:
                 room[device] -= 1
                 self._again.remove(attempt)
-                self._submit(attempt)
+                chosen.append(attempt)
         # Steps that are not due yet leave their room to others.
-        n_taken = len(self._pending) + sum(one.due_s <= now for one in self._again)
+        n_taken = len(self._pending) + len(chosen) + sum(one.due_s <= now for one in self._again)
         # Tasks that end within moments wait for the client unless more are submitted; of longer ones no more than the workers
         # can begin, so that retries, pauses and signals take effect soon.
         limit = max(self._monitor.max_submitted, self._pace.recent(now))
-        while self._fresh and n_taken < limit:
-            device = self._device_of(self._fresh[0])
-            if room[device] <= 0:
-                return
-            room[device] -= 1
-            self._submit(self._fresh.popleft())
+        while self._fresh and n_taken < limit and room[self._device_of(self._fresh[0])] > 0:
+            attempt = self._fresh.popleft()
+            room[self._device_of(attempt)] -= 1
+            chosen.append(attempt)
             n_taken += 1
+        self._submit(chosen)
 
     def _submit_probe(self) -> None:
         """Submit one step when the pause is over; if it works, the run continues."""
@@ -305,7 +305,7 @@ class SubmissionQueue:
                 if room[self._device_of(attempt)] > 0:
                     waiting.remove(attempt)
                     self._probe = attempt
-                    self._submit(attempt)
+                    self._submit([attempt])
                     return
 
     def _room(self) -> dict[cluster.Device, float]:
@@ -317,46 +317,24 @@ class SubmissionQueue:
             room["cuda"] = len(self._monitor.able("cuda")) - n_inferring
         return room
 
-    def _submit(self, attempt: Attempt) -> None:
-        config, cutouts, device = self._config, self._config.cutouts, self._device_of(attempt)
-        function: Callable[[Any], tasks.TaskResult]
-        task: tasks.IngestTask | tasks.PhotometryTask | tasks.InferTask
-        if attempt.step == "ingest":
-            function = tasks.ingest_partition
-            task = tasks.ingest_task(self.plan, attempt.part, cutouts=cutouts, flags=config.flags)
-        elif attempt.step == "photometry":
-            function = tasks.photometry_partition
-            task = tasks.photometry_task(self.plan, attempt.part, store=cutouts.store)
-        else:
+    def _submit(self, attempts: Iterable[Attempt]) -> None:
+        """Send these steps to the workers."""
+        waiting = [self._packed(attempt) for attempt in attempts]
+        for one, future in send(self._client, waiting):
+            self._pending[one.key] = _Submitted(one.attempt, future, one.workers, time.monotonic())
+            self._outcomes.watch(future)
+
+    def _packed(self, attempt: Attempt) -> PackedTask:
+        device = self._device_of(attempt)
+        if attempt.step == "infer":
             attempt.batch = attempt.batch or self._batch
-            function = tasks.infer_partition
-            task = tasks.infer_task(
-                self.plan,
-                attempt.part,
-                store=cutouts.store,
-                catalog_path=config.catalog.path,
-                posterior=config.posterior.model_copy(update={"batch": attempt.batch}),
-                device=self._device,
-            )
         # All workers may take it unless one was refused, or cutting is for those without a GPU: then these are named, and new
         # ones get later tasks.
         is_divided = attempt.elsewhere or self._monitor.is_divided(device)
         able = tuple(self._monitor.able(device)) if is_divided else ()
         able = tuple(one for one in able if one in attempt.elsewhere) or able
-        future = self._client.submit(
-            run_packed,
-            packed(function, task, self._locks),
-            key=f"{attempt.step}-{attempt.part.partition.name}-{next(self._numbers)}-{self._run}",
-            pure=False,
-            # Retries are counted here alone, as Dask's own would repeat wrong inputs, too.
-            retries=0,
-            workers=able or None,
-            # One inference at a time on a GPU. Cutting continues in other threads, with the lower priority.
-            resources={cluster.GPU: 1} if device == "cuda" else None,
-            priority=0 if attempt.step == "ingest" else 1,
-        )
-        self._pending[future.key] = _Submitted(attempt, future, able, time.monotonic())
-        self._outcomes.watch(future)
+        key = f"{attempt.step}-{attempt.part.partition.name}-{next(self._numbers)}-{self._run}"
+        return pack(attempt, self._config, self.plan, key=key, locks=self._locks, workers=able, device=device)
 
     def _collect(self, attempt: Attempt, outcome: tasks.TaskResult | BaseException) -> Attempt | None:
         """Handle the outcome of a task, and return the step that its partition needs next, if any."""

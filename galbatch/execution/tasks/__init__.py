@@ -2,40 +2,10 @@
 
 Tasks are idempotent: each writes only the groups and the leaf of its own partition, and the last step commits the whole.
 Running a task twice, or on another worker after the first one died, gives the same output.
+
+Names (listed in ``__init__.pyi``) are loaded when they are first used: a worker that cuts needs few of them.
 """
 
-from galbatch.execution.networks import auxiliary_of, execution_of, load_network, require_engine
-from galbatch.execution.tasks.base import (
-    GridTask,
-    InferTask,
-    IngestTask,
-    ModelTask,
-    PhotometryTask,
-    TaskResult,
-    infer_task,
-    ingest_task,
-    photometry_task,
-)
-from galbatch.execution.tasks.cutting import cut_rows, ingest_partition
-from galbatch.execution.tasks.inferring import infer_partition
-from galbatch.execution.tasks.photometry import photometry_partition
+import lazy_loader
 
-__all__ = [
-    "GridTask",
-    "InferTask",
-    "IngestTask",
-    "ModelTask",
-    "PhotometryTask",
-    "TaskResult",
-    "auxiliary_of",
-    "cut_rows",
-    "execution_of",
-    "infer_partition",
-    "infer_task",
-    "ingest_partition",
-    "ingest_task",
-    "load_network",
-    "photometry_partition",
-    "photometry_task",
-    "require_engine",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

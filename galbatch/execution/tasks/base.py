@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from galbatch import dashboard, ingest
 from galbatch.config import CutoutsConfig, FlagsConfig, PhotometryConfig, PosteriorConfig
 from galbatch.core.fingerprint import Fingerprint
 from galbatch.core.pixels import OlderOutput, Partition
 from galbatch.core.types import Grid, ObjectTable, Resampling, Tile
-from galbatch.objects import PartitionObjects
-from galbatch.planning import ModelPlan, PartitionPlan, Plan
+
+if TYPE_CHECKING:
+    # Tasks are made from these, in another process: a worker that only cuts loads none of them.
+    from galbatch import dashboard, ingest
+    from galbatch.objects import PartitionObjects
+    from galbatch.planning import ModelPlan, PartitionPlan, Plan
 
 __all__ = [
     "GridTask",

@@ -15,15 +15,32 @@ from galbatch.core.columns import PASSES, PIXEL_FLAGS, Column, photometry_column
 from galbatch.core.fingerprint import refuse_difference
 from galbatch.core.prefetch import prefetch
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock
-from galbatch.errors import FingerprintError
+from galbatch.errors import BundleError, FingerprintError
 from galbatch.execution.leaf import leaf_footer, leaf_table, provenance
-from galbatch.execution.networks import LoadedModel, execution_of, load_network, model_columns
+from galbatch.execution.networks import LoadedModel, execution_of, load_network, model_columns, require_engine
 from galbatch.execution.tasks.base import GridTask, InferTask, TaskResult
 from galbatch.execution.tasks.reading import read_cutouts
 from galbatch.objects import EBV
 from galbatch.photometry import photometry_flags
 
-__all__ = ["infer_partition"]
+__all__ = ["infer_partition", "missing_engine"]
+
+
+def missing_engine(task: InferTask) -> str | None:
+    """Return which engine of the task's networks this process cannot provide, and why; None if it has all.
+
+    Raises
+    ------
+    BundleError
+        A bundle cannot be read.
+    """
+    for model in task.models:
+        network, execution = load_network(model.network), execution_of(model.network, task.device)
+        try:
+            require_engine(network, execution)
+        except BundleError as error:
+            return f"the engine {model.network.engine} of {model.network.name} on {task.device}: {error}"
+    return None
 
 
 def infer_partition(task: InferTask) -> TaskResult:

@@ -14,6 +14,7 @@ from galbatch.core.flags import ModelFlag
 from galbatch.core.types import BLOCK_OBJECTS
 from galbatch.errors import DamagedError
 from galbatch.execution import tasks
+from galbatch.execution.networks import load_network
 from galbatch.models.bundle import files as bundle
 from galbatch.models.engines import choice as engine
 
@@ -45,7 +46,7 @@ def from_memory(task):
     for number, block in enumerate(ingest.read_blocks(task.store, task.partition, network.grid)):
         rows = slice(number * BLOCK_OBJECTS, (number + 1) * BLOCK_OBJECTS)
         values = models.infer_block(
-            tasks.load_network(network),
+            load_network(network),
             models.BlockInputs(block, selected[rows]),
             name="net",
             posterior=task.posterior,
