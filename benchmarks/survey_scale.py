@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +28,7 @@ from harness import RESULTS
 from galbatch import dashboard
 from galbatch.config import RunConfig
 from galbatch.execution import tasks
-from galbatch.execution.submission import Attempt, SubmissionQueue, pausing, queue
+from galbatch.execution.submission import Attempt, SubmissionQueue, pausing, queue, sending
 
 HOUR_S = 3600.0
 
@@ -163,12 +163,15 @@ class Simulated:
     def cancel(self, futures: list[Future]) -> None:
         """Nothing is canceled, as no worker is refused and no task hangs."""
 
-    def submit(self, function: Any, task: tuple[str, Any], *, key: str, **_: Any) -> Future:
-        """Take a task, and start it if there is room."""
-        future = Future(key, *task)
-        self.waiting[future.step].append(future)
+    def map(
+        self, function: Any, waiting: Sequence[tuple[str, Any]], *, key: Sequence[str], **_: Any
+    ) -> list[Future]:
+        """Take tasks, and start those for which there is room."""
+        futures = [Future(name, *task) for name, task in zip(key, waiting, strict=True)]
+        for future in futures:
+            self.waiting[future.step].append(future)
         self._start()
-        return future
+        return futures
 
     def watch(self, future: Future) -> None:
         """All tasks are watched."""
@@ -259,7 +262,7 @@ def simulated_queue(simulated: Simulated) -> Iterator[None]:
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(queue, "Outcomes", return_value=simulated))
         stack.enter_context(mock.patch.object(queue.cluster, "WorkerMonitor", return_value=simulated))
-        stack.enter_context(mock.patch.object(queue, "packed", lambda function, task, locks: task))
+        stack.enter_context(mock.patch.object(sending, "packed", lambda function, task, locks: task))
         stack.enter_context(mock.patch.object(tasks, "ingest_task", lambda plan, part, **_: ("ingest", part)))
         stack.enter_context(mock.patch.object(tasks, "infer_task", lambda plan, part, **_: ("infer", part)))
         yield
