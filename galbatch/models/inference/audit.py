@@ -75,9 +75,14 @@ class Audit:
         return cls(**fields)
 
     @property
+    def n_compared(self) -> int:
+        """The number of audited objects that could stop before `max_passes`."""
+        return self.n_objects - self.n_not_converged
+
+    @property
     def actual_over_stated(self) -> float | None:
         """The RMS actual over the RMS expected difference at all levels; None with fewer than 30 objects that were compared."""
-        if self.n_objects - self.n_not_converged < MIN_SHOWN or not sum(self.stated):
+        if self.n_compared < MIN_SHOWN or not sum(self.stated):
             return None
         return float(np.sqrt(sum(self.actual) / sum(self.stated)))
 
@@ -85,11 +90,12 @@ class Audit:
     def doubt(self) -> str:
         """A sentence for the user where errors are larger than stated, by 1.2 over 100 objects or more; else empty."""
         ratio = self.actual_over_stated
-        if ratio is None or ratio <= DOUBTED or self.n_objects - self.n_not_converged < MIN_DOUBTED:
+        if ratio is None or ratio <= DOUBTED or self.n_compared < MIN_DOUBTED:
             return ""
         return (
-            f"Monte Carlo errors are {ratio:.2f} times those stated ({self.n_objects - self.n_not_converged} audited objects): objects "
-            "stopped too early; calibrate the network on objects like these (galbatch models calibrate --stopping-only), or take more passes"
+            f"Monte Carlo errors are {ratio:.2f} times those stated ({self.n_compared} audited objects): objects "
+            "stopped too early; calibrate the network on this run's cutouts (galbatch models calibrate --stopping-only --store), or set "
+            "[posterior] min_passes, and run again"
         )
 
     @property
@@ -101,11 +107,13 @@ class Audit:
         if not self.n_values:
             return counted
         at_levels = [
-            f"at {level:g} {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
+            f"at {level:g}: {self._rms([stated]):.4f} and {self._rms([actual]):.4f}"
             for level, stated, actual in zip(self.levels, self.stated, self.actual, strict=True)
         ]
         ratio = self.actual_over_stated
         shown = "" if ratio is None else f", actual over stated {ratio:.2f}"
+        if self.n_compared < MIN_SHOWN:
+            shown = ", of too few objects to judge by"
         return (
             f"{counted}; RMS difference from max_passes in posterior standard deviations: stated "
             f"{self._rms(self.stated):.4f}, actual {self._rms(self.actual):.4f}, largest {self.largest:.4f}{shown}; "

@@ -483,5 +483,6 @@ class TestAudit:
         audit = Audit(levels, 3, 1, 4, (0.04, 0.01), (0.09, 0.04), 0.5)
         assert audit.text == (
             "3 objects, 1 not converged; RMS difference from max_passes in posterior standard deviations: "
-            "stated 0.0791, actual 0.1275, largest 0.5000; at 0.15865 0.1000 and 0.1500, at 0.5 0.0500 and 0.1000"
+            "stated 0.0791, actual 0.1275, largest 0.5000, of too few objects to judge by; "
+            "at 0.15865: 0.1000 and 0.1500, at 0.5: 0.0500 and 0.1000"
         )

@@ -224,9 +224,12 @@ class TestTheAuditsVerdict:
     def test_below_30_objects_no_ratio_is_shown(self):
         assert self.audit(29, 3.0).actual_over_stated is None
         assert "over stated" not in self.audit(29, 3.0).text
+        assert "largest 0.0000, of too few objects to judge by; at 0.5: " in self.audit(29, 3.0).text
         assert self.audit(50, 3.0, n_not_converged=21).actual_over_stated is None
         assert self.audit(30, 3.0).actual_over_stated == pytest.approx(3.0)
-        assert "actual over stated 3.00" in self.audit(30, 3.0).text
+        assert "largest 0.0000, actual over stated 3.00; at 0.5: " in self.audit(30, 3.0).text
+        # Posteriors without width have no error that could be stated.
+        assert "too few" not in Audit((0.5,), 40, 0, 40, (0.0,), (0.0,)).text
 
     def test_from_100_objects_on_a_ratio_above_1_2_is_doubted(self):
         assert self.audit(99, 3.0).doubt == ""
