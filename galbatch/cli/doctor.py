@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from galbatch.cli.printing import print_line, print_table, print_verbatim
+from galbatch.cli.printing import print_error, print_line, print_table, print_verbatim
+from galbatch.core.process import STOPPED_EXIT_CODE
 
 if TYPE_CHECKING:
     from galbatch.doctor import StepResult
@@ -32,15 +33,23 @@ def doctor(
     """
     from galbatch import doctor as room
 
-    results = []
-    for result in room.examine(room.steps_of(run_toml, device="cuda" if gpu else "cpu")):
-        results.append(result)
-        if not as_json:
-            _print(result)
+    results: list[StepResult] = []
+    is_stopped = False
+    try:
+        for result in room.examine(room.steps_of(run_toml, device="cuda" if gpu else "cpu")):
+            results.append(result)
+            if not as_json:
+                _print(result)
+    except KeyboardInterrupt:
+        is_stopped = True
     if as_json:
         print_verbatim(
             json.dumps({"schema": room.SCHEMA, "steps": [_as_json(one) for one in results]}, indent=1)
         )
+    if is_stopped:
+        # The group's own message says that the same command continues: this one begins anew.
+        print_error("galbatch: stopped; the steps that were left are not done")
+        raise typer.Exit(STOPPED_EXIT_CODE)
     raise typer.Exit(1 if any(one.problem for one in results) else 0)
 
 

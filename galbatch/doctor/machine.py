@@ -71,10 +71,15 @@ def gpus() -> Finding:
         for gpu in found
     ]
     if not found:
-        rows.append(("GPUs", problem or "none"))
+        # The message is one of a run: it begins with a line of a config that nobody has written here.
+        rows.append(("GPUs", f"none known: {problem.partition(': ')[2]}" if problem else "none"))
+    if _version("dask-cuda") is None:
+        loaded = "not installed: runs on NVIDIA GPUs alone need it"
+    else:
+        loaded = f"cannot be loaded: {dask_cuda}" if dask_cuda else "can be loaded"
     rows += [
         ("torch", f"built for CUDA {cuda}" if cuda else "built without CUDA: it computes on the CPU alone"),
-        ("dask-cuda", f"cannot be loaded: {dask_cuda}" if dask_cuda else "can be loaded"),
+        ("dask-cuda", loaded),
     ]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:

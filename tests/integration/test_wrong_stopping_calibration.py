@@ -1,5 +1,6 @@
 """A stopping calibration that does not fit the objects of a run: how a user hears of it, from the command line."""
 
+import html
 import re
 
 import numpy as np
@@ -149,7 +150,7 @@ def said_of(path, ran):
         "run": ran.stderr,
         "verify": verified.stderr,
         "verify's audit": verified.stdout,
-        "report": (path.parent / "report.html").read_text(),
+        "report": html.unescape((path.parent / "report.html").read_text()),
     }
 
 

@@ -94,7 +94,7 @@ class Audit:
             return ""
         return (
             f"Monte Carlo errors are {ratio:.2f} times those stated ({self.n_compared} audited objects): objects "
-            "stopped too early; calibrate the network on this run's cutouts (galbatch models calibrate --stopping-only --store), or set "
+            "stopped too early; calibrate the network on the cutouts of this run (galbatch models calibrate --stopping-only --store), or set "
             "[posterior] min_passes, and run again"
         )
 

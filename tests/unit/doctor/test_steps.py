@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from galbatch import doctor
 from galbatch.cli.app import app
-from galbatch.doctor import Step, access, machine, networks, steps_of, storage_rates
+from galbatch.doctor import Finding, Step, StepResult, access, machine, networks, steps_of, storage_rates
 from galbatch.errors import ConfigError
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
@@ -148,6 +148,21 @@ def test_the_json_says_what_was_done_and_the_exit_code_whether_all_was(monkeypat
     assert (read["steps"][1]["data"], read["steps"][1]["problem"]) == (None, "killed after its limit of 0 s")
 
 
+def test_a_doctor_that_is_stopped_says_what_it_has_done(monkeypatch, tmp_path):
+    """Ten minutes of answers are not lost; the same command would not continue."""
+
+    def stopped(steps):
+        yield StepResult(steps[0], Finding((("cores", "2"),), {"cores": 2}), "", 1.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "examine", stopped)
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 75
+    (step,) = json.loads(result.stdout)["steps"]
+    assert (step["name"], step["data"]) == ("machine", {"cores": 2})
+    assert result.stderr == "galbatch: stopped; the steps that were left are not done\n"
+
+
 RUN_TOML = """
 [survey]
 layout = "hsc"
@@ -207,7 +222,10 @@ def test_a_machine_names_its_packages_and_memory(monkeypatch):
     found = machine.machine()
     assert found.data["packages"]["numpy"]
     assert found.data["memory_bytes"] > 2**28
-    assert machine.gpus().data["cuda_visible_devices"] == os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = machine.gpus()
+    assert found.data["cuda_visible_devices"] == os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Nobody has written a config whose line would be wrong.
+    assert "[cluster]" not in " ".join(text for _, text in found.rows)
 
 
 @pytest.mark.parametrize(
