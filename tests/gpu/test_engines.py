@@ -85,7 +85,12 @@ def test_passes_agree_with_the_cpu(name, engine):
     # Where two features are as large, rounding decides which is among the top k.
     share = 0.0 if engine.endswith("float32") and name == "demo:gampen" else 0.02
     assert (differ > TOLERANCE[engine.partition("-")[2]]).mean() <= share
-    np.testing.assert_allclose(there.last, here.last, rtol=1e-3, atol=1e-3)
+    if name == "demo:gampen" and not engine.endswith("float32"):
+        # Rounded as its passes are; SFNet's are not, as the largest of them are chosen.
+        rounding = {"bfloat16": 2**-8, "float16": 2**-11}[engine.partition("-")[2]]
+        assert np.linalg.norm(there.last - here.last) < 5 * rounding * np.linalg.norm(here.last)
+    else:
+        np.testing.assert_allclose(there.last, here.last, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

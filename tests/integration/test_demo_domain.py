@@ -10,7 +10,15 @@ from galbatch.config import FlagsConfig, PosteriorConfig
 from galbatch.core.flags import MaskBit, ModelFlag
 from galbatch.core.types import CutoutBlock, Grid
 from galbatch.ingest.cut.measure import measure
-from galbatch.models import BlockInputs, bundle_path, demo_bundles, infer_block, load_bundle
+from galbatch.models import (
+    BlockInputs,
+    Engine,
+    Execution,
+    bundle_path,
+    demo_bundles,
+    infer_block,
+    load_bundle,
+)
 from galbatch.simulation import SKIES, draw_population, draw_stamps
 
 N_GALAXIES = 400
@@ -65,7 +73,7 @@ def sky(skies, name):
     return skies[load_bundle(bundle_path(name)).metadata.training["population"]]
 
 
-def out_of_domain(name, block):
+def out_of_domain(name, block, *, engine="torchscript-float32"):
     """(object,) bool, and the distance."""
     bundle = load_bundle(bundle_path(name))
     n_bands = len(bundle.bands)
@@ -75,7 +83,13 @@ def out_of_domain(name, block):
     )
     selected = np.ones(len(block), bool)
     posterior = PosteriorConfig(passes=2)
-    values = infer_block(bundle, BlockInputs(block, selected), name="net", posterior=posterior)
+    values = infer_block(
+        bundle,
+        BlockInputs(block, selected),
+        name="net",
+        posterior=posterior,
+        execution=Execution(Engine.named(engine)),
+    )
     return (values["net_flags"] & ModelFlag.OUT_OF_DOMAIN) > 0, values["net_ood_distance"]
 
 
@@ -125,3 +139,20 @@ def test_the_other_populations_galaxies_are_told(skies):
     assert out_of_domain("demo:gampen_survey", block_of(images, light))[0].mean() > 0.9
     light, images = skies["survey"]
     assert out_of_domain("demo:gampen", block_of(images, light))[0].mean() > 0.5
+
+
+@pytest.mark.parametrize("engine", ["rebuilt-bfloat16", "rebuilt-float16"])
+@pytest.mark.parametrize("name", ["demo:gampen", "demo:gampen_survey"])
+def test_rounding_moves_distances_by_less_than_their_limit_is_known_to(sky, name, engine):
+    """The limit is a quantile of the distances of as many objects as the training held out: other objects would give another one."""
+    light, images = sky
+    domain = load_bundle(bundle_path(name)).metadata.domain
+    block = block_of(images, light)
+    (expected_flags, expected), (flags, distance) = (
+        out_of_domain(name, block, engine=one) for one in ("rebuilt-float32", engine)
+    )
+    rng = np.random.default_rng(6)
+    limits = np.quantile(rng.choice(expected, (200, domain.n_held_out)), 1 - domain.false_alarm_rate, axis=1)
+    moved = np.sqrt(np.mean((distance / expected - 1) ** 2))
+    assert 0 < moved < limits.std() / limits.mean()
+    np.testing.assert_array_equal(flags, expected_flags)

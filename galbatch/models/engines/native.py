@@ -254,9 +254,10 @@ class PassRunner:
             parts.append((self.static or self.network.trunk)(x, of_some))
         return self.network.head(torch.cat(parts), auxiliary[rows], masks)
 
-    def last_features(self, start: Start) -> Tensor:
-        """Return the last features (object, feature) without dropout, from the first maps of the objects."""
-        rows = torch.arange(len(start.maps), device=start.maps.device)
+    def last_features(self, start: Start, rows: Tensor | None = None) -> Tensor:
+        """Return the last features (row, feature) without dropout, from the first maps of the objects; of all of them without `rows`."""
+        if rows is None:
+            rows = torch.arange(len(start.maps), device=start.maps.device)
         return self.network.last_features(self.network.trunk(self.network.begin(start, rows, None), None))
 
 
@@ -299,11 +300,24 @@ class NativeExecutor:
         maps, carried = features[:, :n_maps], features[:, n_maps:, 0, 0]
         start = self.runner.network.start(maps)
         exact = start if self.exact is self.runner else self.exact.network.start(maps)
-        last = self.exact.last_features(exact) if self.bundle.has("last_features") else None
+        last = self.last_features(start, exact) if self.bundle.has("last_features") else None
         prepared = NativePrepared(self, start, exact, carried, last, crop)
         if self.runner.network.dtype != torch.bfloat16:
             return prepared
         return replace(prepared, shift=prepared.rounding())
+
+    def last_features(self, start: Start, exact: Start) -> Tensor:
+        """Return the last features (object, feature) float32, in the runner's precision where the network's use of them allows it.
+
+        Objects with features beyond the range of float16 are run again in float32.
+        """
+        if self.exact is self.runner or not self.runner.network.may_round_last:
+            return self.exact.last_features(exact)
+        found = self.runner.last_features(start)
+        beyond = torch.nonzero(~torch.isfinite(found).all(dim=1)).squeeze(1)
+        if len(beyond):
+            found[beyond] = self.exact.last_features(exact, beyond)
+        return found
 
     @torch.inference_mode()
     @in_repeatable_float32

@@ -128,9 +128,11 @@ class NativeNetwork(nn.Module, ABC):
     Attributes
     ----------
     dropouts : number of each dropout layer and the number of activations of a row there, in order
+    may_round_last : whether the last features may be computed in 16 bits: not where the largest of them are chosen
     """
 
     dropouts: list[tuple[int, int]]
+    may_round_last = False
 
     def __init__(self, rate: float, dtype: torch.dtype) -> None:
         super().__init__()
@@ -208,6 +210,11 @@ class NativeGampen(NativeNetwork):
     dtype : type of maps and weights; the last layer is in float32
     size_px : side of the cutouts, in pixels
     """
+
+    # They give the distance from the domain, and embeddings. The distance's limit is known to 2 to 5 %, as it was found on some thousand
+    # objects. Rounding moves distances of galaxies by 0.7 to 1 % (RMS) in bfloat16 and by 0.1 % in float16, on networks of a 16th of the
+    # width, where rounding errors average out least.
+    may_round_last = True
 
     def __init__(self, weights: Weights, rate: float, dtype: torch.dtype, size_px: int) -> None:
         super().__init__(rate, dtype)
