@@ -300,9 +300,9 @@ def report(
     figure_12 = list(residual_rows(corrected))
     print(f"\n{len(trained)} test galaxies, {trained.n_passes} passes; factors {list(factors)}")
     print("Table 2: coverage in percent; intervals as the released code defines them, and equal-tailed ones")
-    _print_rows(table_2)
+    print_rows(table_2)
     print("Figure 12: residuals of the most probable value; R^2 as equation 17, of the median")
-    _print_rows(figure_12)
+    print_rows(figure_12)
     return {
         "question": "reproduce_gampen",
         "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
@@ -383,7 +383,7 @@ def _residual_row(
     }
 
 
-def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     print("  " + "".join(f"{head:>20}" for head in heads))
     for row in rows:

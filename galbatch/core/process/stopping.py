@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,9 @@ STOPPED_EXIT_CODE = 75
 """Exit code of a command that was asked to stop: EX_TEMPFAIL of sysexits.h, as the same command continues later."""
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
+
+AFTER_IMPORT_S = 0.05
+"""A signal that comes during an import is looked at again after this time, in seconds."""
 
 
 @contextmanager
@@ -58,10 +63,21 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """Within the context, SIGTERM and SIGINT raise `Interrupted`, so that locks are given back and workers end."""
+    """Within the context, SIGTERM and SIGINT raise `Interrupted`, so that locks are given back and workers end.
+
+    One that comes during an import waits for its end. An exception between two lines of the import system can leave a lock of it held,
+    for which threads that import then wait for ever, or be lost in a callback whose exceptions Python ignores.
+    """
+    outside = _n_importing(sys._getframe())
+    waiting: list[threading.Timer] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
+        if _n_importing(frame) <= outside:
+            raise Interrupted(signal.Signals(number).name)
+        again = threading.Timer(AFTER_IMPORT_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        waiting[:] = [again]
+        again.start()
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -74,5 +90,16 @@ def signals_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
+        for again in waiting:
+            again.cancel()
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _n_importing(frame: FrameType | None) -> int:
+    """Return how many frames of a stack are the import system's."""
+    found = 0
+    while frame is not None:
+        found += frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return found

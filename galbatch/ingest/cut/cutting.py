@@ -8,7 +8,7 @@ lattice's other tiles. Everything else (other tracts, scales, projections) is re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ from galbatch.ingest.cut.mosaic import fill_band
 from galbatch.ingest.cut.placing import Arrangement
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
-from galbatch.ingest.cut.tile import DenseTiles, WiderSky, n_cutouts, psf_of_stars, sky_levels
+from galbatch.ingest.cut.tile import WiderSky, dense_tiles, large_tiles, n_cutouts, psf_of_stars
 from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import tiles_near
@@ -35,8 +35,6 @@ __all__ = ["AddedLight", "StoredCutouts", "cut_block", "cut_blocks"]
 
 DETECTION_SIGMA = 5.0
 """Standard deviations of the sky above which added light counts as detected, as a pixel of the simulation does."""
-
-NO_TILES = DenseTiles()
 
 PREFETCHED_OBJECTS = 64
 """Objects whose windows are fetched from S3 together: at 239 px in 5 bands, all planes, 180 MB and 230,000 rows."""
@@ -102,8 +100,8 @@ def cut_blocks(
     wanted = [tile for tile in tiles if tile.band in spec.bands]
     taken = np.zeros(len(objects), np.bool_) if stored is None else stored.taken
     left = objects if stored is None else objects.take(np.flatnonzero(~taken))
-    # By all objects, whether stored or not: what is known of stars and sky does not depend on it.
-    dense = DenseTiles.of(objects, wanted, grid=spec.grid)
+    # By all objects, whether stored or not: what is known of the stars does not depend on it.
+    dense = dense_tiles(objects, wanted, grid=spec.grid)
     with TileReader(expected=_expected(left, wanted, grid=spec.grid)) as reader:
         for start in range(0, len(objects), BLOCK_OBJECTS):
             rows = np.arange(start, min(start + BLOCK_OBJECTS, len(objects)))
@@ -153,14 +151,14 @@ def cut_block(
         A tile's file cannot be read now.
     """
     wanted = [tile for tile in tiles if tile.band in spec.bands]
-    dense = DenseTiles.large(wanted)
+    dense = large_tiles(wanted)
     with TileReader() as reader:
         canvas = _cut(objects, wanted, reader=reader, spec=spec, dense=dense)
         return _measured(canvas, objects, reader, flags=flags, object_flags=object_flags, dense=dense)
 
 
 def _cut(
-    objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec, dense: DenseTiles
+    objects: ObjectTable, tiles: Sequence[Tile], *, reader: TileReader, spec: CutoutSpec, dense: Set[Plane]
 ) -> Canvas:
     """Return the filled canvas of a block: every object is placed first, so that windows can be fetched together, then filled."""
     near = [tiles[index] for index in tiles_near(objects, tiles, radius_deg=spec.grid.half_diagonal_deg)]
@@ -176,9 +174,7 @@ def _cut(
         for band, sources in enumerate(cutout.sources):
             at = (index, band)
             filled = fill_band(canvas, cutout.target, reader=reader, sources=sources, at=at)
-            canvas.band_key[at] = band_key(
-                cutout, objects, spec=spec, at=at, n_filled_by=filled, dense=dense.stars
-            )
+            canvas.band_key[at] = band_key(cutout, objects, spec=spec, at=at, n_filled_by=filled, dense=dense)
     return canvas
 
 
@@ -268,17 +264,16 @@ def _measured(
     *,
     flags: FlagsConfig,
     object_flags: npt.NDArray[np.int32],
-    dense: DenseTiles = NO_TILES,
+    dense: Set[Plane] = frozenset(),
 ) -> CutoutBlock:
     """Return the finished block, with the quantities measured in its pixels; the reader's tiles tell the noise where these do not.
 
-    Stars and the level of the sky are looked for in the tiles of `dense`.
+    Stars are looked for in tiles whose image planes are in `dense`.
     """
     spec, noise = canvas.spec, KnownNoise(canvas.noise_correlation, WiderSky(reader, canvas))
     measured = measure(
         canvas.image, canvas.mask, variance=canvas.variance, grid=spec.grid, flags=flags, noise=noise
     )
-    level, level_err = sky_levels(reader, canvas, tiles=dense.sky)
     # A width in the object list goes before the tile's: the user may know the PSF at each object.
     psf_fwhm_arcsec = listed_or(canvas.psf_fwhm_arcsec, objects, bands=spec.bands)
     return CutoutBlock(
@@ -298,9 +293,7 @@ def _measured(
         sky_sigma_njy=measured.sky_sigma_njy,
         sky_source=measured.sky_source,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
-        psf_fwhm_stars_arcsec=psf_of_stars(reader, canvas, tiles=dense.stars),
-        sky_level_njy=level,
-        sky_level_err_njy=level_err,
+        psf_fwhm_stars_arcsec=psf_of_stars(reader, canvas, dense_tiles=dense),
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
         resampling=spec.resampling,

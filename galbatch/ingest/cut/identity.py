@@ -14,7 +14,7 @@ import xxhash
 
 from galbatch.core.types import BLOCK_OBJECTS, CutoutSpec, ObjectTable, Plane, Tile
 from galbatch.ingest.cut.placing import Arrangement, arrange, place_tiles
-from galbatch.ingest.cut.tile import DenseTiles
+from galbatch.ingest.cut.tile import dense_tiles
 from galbatch.ingest.tiles import tiles_near
 
 __all__ = ["arrangements", "band_key", "digest_of_pixels", "possible_keys"]
@@ -27,7 +27,7 @@ def possible_keys(objects: ObjectTable, tiles: Sequence[Tile], *, spec: CutoutSp
     """
     found: list[list[list[int]]] = []
     wanted = [tile for tile in tiles if tile.band in spec.bands]
-    dense = DenseTiles.of(objects, wanted, grid=spec.grid).stars
+    dense = dense_tiles(objects, wanted, grid=spec.grid)
     for start in range(0, len(objects), BLOCK_OBJECTS):
         block = objects.take(slice(start, start + BLOCK_OBJECTS))
         near = [wanted[i] for i in tiles_near(block, wanted, radius_deg=spec.grid.half_diagonal_deg)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,6 @@ from galbatch.core.flags import LIST_FLAGS
 from galbatch.core.pixels import HealpixPixel, OlderOutput
 from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, ObjectTable, places_of
 from galbatch.errors import ConfigError, DamagedError, FingerprintError
-from galbatch.ingest.store.layout import LATER_ARRAYS
 from galbatch.ingest.store.reader import CutoutReader, read_done
 
 __all__ = ["BaseCutouts"]
@@ -112,16 +110,9 @@ class BaseCutouts:
                 inside = (wanted >= start) & (wanted < start + BLOCK_OBJECTS)
                 if inside.any():
                     stop = int(wanted[inside].max()) + 1
-                    parts.append(_completed(reader.block(start, stop)).take(wanted[inside] - start))
+                    parts.append(reader.block(start, stop).take(wanted[inside] - start))
                     places.append(here[inside])
         order = np.argsort(np.concatenate(places))
         found = CutoutBlock.joined(parts).take(order)
         flags = (found.flags & ~np.int32(LIST_FLAGS)) | list_flags
         return replace(found, flags=flags)
-
-
-def _completed(block: CutoutBlock) -> CutoutBlock:
-    """Return cutouts with NaN for what was not measured when their store was written: they may stand in one group with others that have it."""
-    unknown = np.full_like(block.sky_sigma_njy, np.nan)
-    lacking: dict[str, Any] = {name: unknown for name in LATER_ARRAYS if getattr(block, name) is None}
-    return replace(block, **lacking)

@@ -20,7 +20,6 @@ from galbatch.storage import zarr_groups
 __all__ = [
     "BAND",
     "COORDINATES",
-    "LATER_ARRAYS",
     "OPTIONAL_ARRAYS",
     "PLANE_ATTRIBUTES",
     "PLANE_AXES",
@@ -129,12 +128,6 @@ SMALL_ARRAYS = {
     "psf_fwhm_stars_arcsec": SmallArray(
         _PER_BAND, "arcsec", "width of the PSF by stars of the tile; NaN: too few of them"
     ),
-    "sky_level_njy": SmallArray(
-        _PER_BAND, "nJy", "level of the sky a pixel in windows of the tile; NaN: not measured"
-    ),
-    "sky_level_err_njy": SmallArray(
-        _PER_BAND, "nJy", "error of the level, by the scatter from window to window; NaN: not measured"
-    ),
     "noise_correlation": SmallArray(
         _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
     ),
@@ -146,11 +139,8 @@ SMALL_ARRAYS = {
     "pixel_digest": SmallArray(_PER_BAND, "", "digest of image, sky noise and PSF width"),
 }
 
-LATER_ARRAYS = ("psf_fwhm_stars_arcsec", "sky_level_njy", "sky_level_err_njy")
-"""Arrays (object, band) of numbers that some stores of this INGEST_VERSION lack: they were brought in later, and NaN is right where they were not measured."""
-
-OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source", *LATER_ARRAYS)
-"""Arrays that stores of INGEST_VERSION 5 to 7 and cutouts of other programs lack, and `LATER_ARRAYS`."""
+OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source", "psf_fwhm_stars_arcsec")
+"""Arrays that stores of INGEST_VERSION 5 to 7 and cutouts of other programs lack; some stores of version 8 lack the last."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -158,8 +148,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 7 float32, two int64 and an int8 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 45
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 5 float32, two int64 and an int8 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 37
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

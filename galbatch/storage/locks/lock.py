@@ -197,7 +197,8 @@ class Lock:
     def _give_back(self) -> None:
         """End the beats, and remove the file if this run holds the lock."""
         self._stop.set()
-        if self._thread is not None:
+        # A signal may have come while it started: it ends then without a beat.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join()
         # What the run did stays good without it: a lock that cannot be given back now is taken for dead later.
         with contextlib.suppress(OSError, UsageError):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dask
 import numpy as np
-import pyarrow as pa
 import pytest
 import xarray as xr
 import zarr
@@ -16,9 +15,8 @@ from astropy.units import Unit
 
 from galbatch import ingest
 from galbatch.core.flags import MaskBit, PixelFlag
-from galbatch.core.pixels import HealpixPixel, OlderOutput, Partition
-from galbatch.core.sky import healpix_29
-from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, CutoutSpec, Grid, ObjectTable
+from galbatch.core.pixels import Partition
+from galbatch.core.types import BLOCK_OBJECTS, CutoutBlock, Grid
 from galbatch.errors import ConfigError, DamagedError, FingerprintError
 
 GRID = Grid(12, 0.168)
@@ -139,54 +137,6 @@ def test_done_tells_fingerprint_and_counts(written):
     # One shard each of image, mask and variance: cutouts this small fill it with several blocks.
     assert done == {"fingerprint": FINGERPRINT, "n_objects": 600, "shards": 3}
     assert ingest.list_done(written) == [(PARTITION.pixel, GRID)]
-
-
-def test_the_tiles_sky_is_stored_where_it_was_measured(store, tmp_path):
-    level = np.linspace(-1, 1, 40, dtype=np.float32).reshape(20, 2)
-    measured = [
-        dataclasses.replace(block, sky_level_njy=level, sky_level_err_njy=level / 10)
-        for block in make_blocks(20)
-    ]
-    write(store, measured)
-    reader = ingest.CutoutReader(store, PARTITION, GRID)
-    np.testing.assert_array_equal(reader.measured("sky_level_njy"), level)
-    found = reader.block(3, 7).select_bands(("r",))
-    np.testing.assert_array_equal(found.sky_level_njy, level[3:7, 1:])
-    np.testing.assert_array_equal(found.sky_level_err_njy, level[3:7, 1:] / 10)
-    older = str(tmp_path / "older.zarr")
-    write(older, make_blocks(20))
-    assert ingest.CutoutReader(older, PARTITION, GRID).block(3, 7).sky_level_njy is None
-
-
-def test_cutouts_of_a_store_that_lacks_arrays_stand_among_others(store, tmp_path):
-    """A group of new cutouts, and of older ones that were made before the sky of tiles was measured."""
-    (block,) = make_blocks(20)
-    block = dataclasses.replace(block, band_key=np.arange(1, 41).reshape(20, 2))
-    write(store, [block])
-    base = ingest.BaseCutouts(
-        OlderOutput(store, (HealpixPixel(PARTITION.healpix_order, PARTITION.healpix_pixel),)),
-        ObjectTable(
-            block.object_id,
-            block.ra_deg,
-            block.dec_deg,
-            healpix_29(block.ra_deg, block.dec_deg),
-            pa.table({}),
-        ),
-        block.band_key[:, :, None],
-        spec=CutoutSpec(GRID, ("g", "r")),
-        planes=("image",),
-        thresholds=None,
-    )
-    assert base.taken.all()
-    found = base.block(np.arange(5, 15), list_flags=block.flags[5:15])
-    for name in ("psf_fwhm_stars_arcsec", "sky_level_njy", "sky_level_err_njy"):
-        assert np.isnan(getattr(found, name)).tolist() == [[True, True]] * 10
-    known = np.ones((20, 2), np.float32)
-    measured = dataclasses.replace(
-        block, psf_fwhm_stars_arcsec=known, sky_level_njy=known, sky_level_err_njy=known
-    )
-    joined = CutoutBlock.joined([measured, found])
-    assert np.isfinite(joined.sky_level_njy[:, 0]).tolist() == [True] * 20 + [False] * 10
 
 
 def test_failure_in_the_middle_leaves_it_unfinished(store):

@@ -1,0 +1,94 @@
+"""Signals that interrupt a command: at once, but after an import that they meet."""
+
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from galbatch.core.process import signals_interrupt
+from galbatch.core.process.stopping import Interrupted
+
+PATIENCE_S = 60.0
+
+IMPORTED = """
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(0.2)
+done = True
+"""
+
+
+def import_and_wait(module):
+    __import__(module)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Write a module that sends a signal while it is imported; return its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(signal_name):
+        module = f"galbatch_test_that_gets_{signal_name.lower()}"
+        (tmp_path / f"{module}.py").write_text(IMPORTED.format(name=signal_name))
+        return module
+
+    yield write
+    for name in [one for one in sys.modules if one.startswith("galbatch_test_that_gets_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_interrupts_at_once(name):
+    before = signal.getsignal(signal.Signals[name])
+    with pytest.raises(Interrupted, match=name), signals_interrupt():
+        signal.raise_signal(signal.Signals[name])
+    assert signal.getsignal(signal.Signals[name]) == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_during_an_import_waits_for_its_end(name, write_module):
+    module = write_module(name)
+    with pytest.raises(Interrupted, match=name), signals_interrupt():
+        import_and_wait(module)
+    assert sys.modules[module].done
+
+
+def test_a_signal_that_waits_for_an_import_does_not_outlast_the_context(write_module):
+    module = write_module("SIGTERM")
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with signals_interrupt():
+            _import_with_timers_held(module)
+        time.sleep(0.2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sys.modules[module].done
+    assert came == []
+
+
+def _import_with_timers_held(module):
+    """Import a module while timers that it starts do not run out."""
+    run, threading.Timer.run = threading.Timer.run, lambda timer: timer.finished.wait(PATIENCE_S)
+    try:
+        __import__(module)
+    finally:
+        threading.Timer.run = run
+
+
+def test_a_command_that_runs_within_an_import_is_interrupted(tmp_path, monkeypatch):
+    """As a script that is imported: all of it has frames of the import system below it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "galbatch_test_that_runs.py").write_text(
+        "import signal\n"
+        "from galbatch.core.process import signals_interrupt\n"
+        "with signals_interrupt():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+    )
+    with pytest.raises(Interrupted):
+        __import__("galbatch_test_that_runs")
