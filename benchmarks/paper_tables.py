@@ -15,7 +15,7 @@ import json
 
 import numpy as np
 from harness import RESULTS
-from reproduce_gampen import coverage_rows, print_rows, residual_rows
+from reproduce_gampen import paper_tables
 
 from galbatch import models, simulation
 from galbatch.models import PassSettings, evaluate
@@ -47,19 +47,13 @@ def main() -> None:
         )
         for name, is_calibrated in (("as trained", False), ("corrected", True))
     }
-    table_2, figure_12 = list(coverage_rows(found)), list(residual_rows(found["corrected"]))
-    print("Table 2: coverage in percent; intervals as the released code defines them, and equal-tailed ones")
-    print_rows(table_2)
-    print("Figure 12: residuals of the most probable value; R^2 as equation 17, of the median")
-    print_rows(figure_12)
     metadata = bundle.metadata
     content = {
         "question": __doc__.splitlines()[0],
         "training": metadata.training,
         "galaxies": len(found["corrected"]),
         "passes": found["corrected"].n_passes,
-        "table_2": table_2,
-        "figure_12": figure_12,
+        **paper_tables(found),
     }
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"paper_tables_of_{metadata.name.replace('-', '_')}.json"

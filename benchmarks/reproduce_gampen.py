@@ -295,14 +295,8 @@ def report(
     plan: Plan, bundle: models.Bundle, found: dict[str, Evaluation], factors: Sequence[float]
 ) -> dict[str, Any]:
     """Print table 2 and figure 12 beside the paper's; returns what the JSON holds."""
-    trained, corrected = found["as trained"], found["corrected"]
-    table_2 = list(coverage_rows(found))
-    figure_12 = list(residual_rows(corrected))
+    trained = found["as trained"]
     print(f"\n{len(trained)} test galaxies, {trained.n_passes} passes; factors {list(factors)}")
-    print("Table 2: coverage in percent; intervals as the released code defines them, and equal-tailed ones")
-    print_rows(table_2)
-    print("Figure 12: residuals of the most probable value; R^2 as equation 17, of the median")
-    print_rows(figure_12)
     return {
         "question": "reproduce_gampen",
         "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
@@ -312,12 +306,21 @@ def report(
         "training": bundle.metadata.training,
         "n_test": len(trained),
         "inflation_factors": list(factors),
-        "table_2": table_2,
-        "figure_12": figure_12,
+        **paper_tables(found),
         "tables": {
             name: [dataclasses.asdict(t) for t in models.evaluation_tables(e)] for name, e in found.items()
         },
     }
+
+
+def paper_tables(found: dict[str, Evaluation]) -> dict[str, list[dict[str, Any]]]:
+    """Print table 2 and figure 12 of posteriors "as trained" and "corrected" beside the paper's; return their rows."""
+    table_2, figure_12 = list(coverage_rows(found)), list(residual_rows(found["corrected"]))
+    print("Table 2: coverage in percent; intervals as the released code defines them, and equal-tailed ones")
+    _print_rows(table_2)
+    print("Figure 12: residuals of the most probable value; R^2 as equation 17, of the median")
+    _print_rows(figure_12)
+    return {"table_2": table_2, "figure_12": figure_12}
 
 
 def coverage_rows(found: dict[str, Evaluation]) -> Iterator[dict[str, Any]]:
@@ -383,7 +386,7 @@ def _residual_row(
     }
 
 
-def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+def _print_rows(rows: Sequence[dict[str, Any]]) -> None:
     heads = list(dict.fromkeys(key for row in rows for key in row))
     print("  " + "".join(f"{head:>20}" for head in heads))
     for row in rows:

@@ -69,15 +69,16 @@ def signals_interrupt() -> Iterator[None]:
     for which threads that import then wait for ever, or be lost in a callback whose exceptions Python ignores.
     """
     outside = _n_importing(sys._getframe())
-    waiting: list[threading.Timer] = []
+    waiting: dict[int, threading.Timer] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _n_importing(frame) <= outside:
             raise Interrupted(signal.Signals(number).name)
-        again = threading.Timer(AFTER_IMPORT_S, os.kill, (os.getpid(), number))
-        again.daemon = True
-        waiting[:] = [again]
-        again.start()
+        if number in waiting:
+            waiting[number].cancel()
+        waiting[number] = threading.Timer(AFTER_IMPORT_S, os.kill, (os.getpid(), number))
+        waiting[number].daemon = True
+        waiting[number].start()
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -90,8 +91,8 @@ def signals_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        for again in waiting:
-            again.cancel()
+        for timer in waiting.values():
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

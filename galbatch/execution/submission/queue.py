@@ -319,12 +319,12 @@ class SubmissionQueue:
 
     def _submit(self, attempts: Iterable[Attempt]) -> None:
         """Send these steps to the workers."""
-        waiting = [self._packed(attempt) for attempt in attempts]
-        for one, future in send(self._client, waiting):
+        for one, future in send(self._client, map(self._packed, attempts)):
             self._pending[one.key] = _Submitted(one.attempt, future, one.workers, time.monotonic())
             self._outcomes.watch(future)
 
     def _packed(self, attempt: Attempt) -> PackedTask:
+        """Return the task of a step, with the batch and the workers that it gets now."""
         device = self._device_of(attempt)
         if attempt.step == "infer":
             attempt.batch = attempt.batch or self._batch

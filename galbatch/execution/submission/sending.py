@@ -5,7 +5,7 @@ A graph costs client and scheduler as much time as several small tasks do, so ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class PackedTask:
 
     Attributes
     ----------
+    attempt : the step that it makes
     key : its key in Dask, which no other task has
     data : the task, for `run_packed`
     workers : addresses that it may run on; empty if it may run on any
@@ -97,8 +98,8 @@ def pack(
     return PackedTask(attempt, key, packed(function, task, locks), workers, device, priority)
 
 
-def send(client: Client, waiting: Sequence[PackedTask]) -> Iterator[tuple[PackedTask, Future]]:
-    """Send tasks to the scheduler; yield each with its future, once it was sent."""
+def send(client: Client, waiting: Iterable[PackedTask]) -> Iterator[tuple[PackedTask, Future]]:
+    """Send tasks to the scheduler as they are made; yield each with its future, once it was sent."""
     for together in _graphs(waiting):
         first = together[0]
         futures = client.map(
@@ -116,7 +117,7 @@ def send(client: Client, waiting: Sequence[PackedTask]) -> Iterator[tuple[Packed
         yield from zip(together, futures, strict=True)
 
 
-def _graphs(waiting: Sequence[PackedTask]) -> Iterator[list[PackedTask]]:
+def _graphs(waiting: Iterable[PackedTask]) -> Iterator[list[PackedTask]]:
     """Yield the tasks that go together: neighbors in the order that may run on the same workers, up to a size."""
     together: list[PackedTask] = []
     size = 0

@@ -97,6 +97,24 @@ def test_a_signal_right_after_the_file_was_made_leaves_no_lock(
     assert not storage.exists(path)
 
 
+def test_a_signal_while_the_thread_starts_leaves_no_lock_and_no_second_error(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that was not seen to start cannot be joined."""
+
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "galbatch-lock":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), storage.Lock(path):
+        pytest.fail("it has not begun")
+    assert not storage.exists(path)
+
+
 def test_a_lock_whose_counter_stands_still_is_taken_after_its_own_period(path: str) -> None:
     foreign_lock(path, period_s=12.0)
     time_of, told = FakeClock(now_s=1e6), list[str]()

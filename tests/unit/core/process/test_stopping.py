@@ -14,7 +14,8 @@ PATIENCE_S = 60.0
 
 IMPORTED = """
 import os, signal, time
-os.kill(os.getpid(), signal.{name})
+for name in {names}:
+    os.kill(os.getpid(), getattr(signal, name))
 time.sleep(0.2)
 done = True
 """
@@ -29,12 +30,12 @@ def import_and_wait(module):
 
 @pytest.fixture
 def write_module(tmp_path, monkeypatch):
-    """Write a module that sends a signal while it is imported; return its name."""
+    """Write a module that sends signals while it is imported; return its name."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def write(signal_name):
-        module = f"galbatch_test_that_gets_{signal_name.lower()}"
-        (tmp_path / f"{module}.py").write_text(IMPORTED.format(name=signal_name))
+    def write(*names):
+        module = f"galbatch_test_that_gets_{'_'.join(names).lower()}"
+        (tmp_path / f"{module}.py").write_text(IMPORTED.format(names=names))
         return module
 
     yield write
@@ -58,18 +59,22 @@ def test_a_signal_during_an_import_waits_for_its_end(name, write_module):
     assert sys.modules[module].done
 
 
-def test_a_signal_that_waits_for_an_import_does_not_outlast_the_context(write_module):
-    module = write_module("SIGTERM")
-    came = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+def test_signals_that_wait_for_an_import_do_not_outlast_the_context(write_module):
+    module, came = write_module("SIGTERM", "SIGINT", "SIGTERM"), []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         with signals_interrupt():
             _import_with_timers_held(module)
         time.sleep(0.2)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert sys.modules[module].done
     assert came == []
+    assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
 
 
 def _import_with_timers_held(module):

@@ -62,6 +62,14 @@ def test_graphs_are_limited_in_size_and_a_larger_task_goes_alone(monkeypatch):
     assert [len(keys) for _, keys, _ in connection.graphs] == [2, 2, 1, 1, 1]
 
 
+def test_the_first_graph_is_sent_before_later_tasks_are_made(monkeypatch):
+    monkeypatch.setattr(sending, "MAX_GRAPH_BYTES", 250)
+    connection, made = Connection(), []
+    sent = send(connection, (made.append(k) or one(k) for k in range(6)))
+    next(sent)
+    assert (len(connection.graphs), made) == (1, [0, 1, 2])
+
+
 def test_nothing_to_send_asks_for_nothing():
     connection = Connection()
     assert list(send(connection, [])) == []
