@@ -12,4 +12,4 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 CODE_OF_TASKS = f"{__name__}.submission"
-"""The module that workers import, and all that their tasks need with it, while the run is planned."""
+"""The module that workers import, and with it all that cutting needs, while the run is planned. A first inference loads the rest."""

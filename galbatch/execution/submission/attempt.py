@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from galbatch import dashboard
 from galbatch.execution import tasks
-from galbatch.planning import PartitionPlan
+
+if TYPE_CHECKING:
+    # Workers import this module with the tasks' boundary, and need no plan.
+    from galbatch.planning import PartitionPlan
 
 __all__ = ["Attempt", "NextAttempt"]
 

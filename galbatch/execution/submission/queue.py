@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from distributed import Client, Future
 
@@ -31,7 +32,10 @@ from galbatch.execution.submission.outcomes import Outcomes
 from galbatch.execution.submission.pausing import HANDFUL, Pauses
 from galbatch.execution.submission.sending import PackedTask, pack, send
 from galbatch.execution.submission.timing import Pace, TaskTimes
-from galbatch.planning import Plan
+
+if TYPE_CHECKING:
+    # Workers import this module with the tasks' boundary, and need no plan.
+    from galbatch.planning import Plan
 
 __all__ = ["Attempt", "SubmissionQueue"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client, Future
 
@@ -16,7 +16,10 @@ from galbatch.config import RunConfig
 from galbatch.execution import tasks
 from galbatch.execution.submission.attempt import Attempt
 from galbatch.execution.submission.boundary import packed, run_packed
-from galbatch.planning import Plan
+
+if TYPE_CHECKING:
+    # Workers import this module with the tasks' boundary, and need no plan.
+    from galbatch.planning import Plan
 
 __all__ = ["PackedTask", "pack", "send"]
 
