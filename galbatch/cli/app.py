@@ -50,9 +50,14 @@ class Commands(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
+        with signals_interrupt() as was_interrupted:
+            try:
+                return super().invoke(ctx)
+            except typer.Exit:
+                raise
+            except (KeyboardInterrupt, Exception) as error:
+                if not (was_interrupted() or isinstance(error, KeyboardInterrupt)):
+                    raise
             # typer would end silently.
             print_error("galbatch: stopped; what is done stays, the same command continues from there")
             raise typer.Exit(STOPPED_EXIT_CODE) from None
@@ -136,8 +141,7 @@ def main() -> None:
             # Cards have letters such as a Greek sigma: a terminal of ASCII shows ? for them.
             stream.reconfigure(errors="replace")
     try:
-        with signals_interrupt():
-            app(prog_name="galbatch")
+        app(prog_name="galbatch")
     except Stopped as error:
         print_error(f"galbatch: {error}")
         sys.exit(STOPPED_EXIT_CODE)

@@ -49,8 +49,5 @@ def browse(
         if out.is_terminal and not no_open:
             typer.launch(url)
 
-    try:
-        server.run(opened)
-    except KeyboardInterrupt:
-        # The way to end it: nothing was left undone.
-        print_line("ended")
+    server.run(opened)
+    print_line("ended")

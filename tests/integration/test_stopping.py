@@ -107,7 +107,7 @@ def test_a_signal_before_the_work_stops_as_well(write_run, listed, tmp_path):
     wait_until((tmp_path / "catalog_lock.json").exists, process)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=600)
-    assert process.returncode == 75
+    assert process.returncode == 75, told
     assert told.endswith("galbatch: stopped; what is done stays, the same command continues from there\n")
     assert not list(tmp_path.glob("*_lock.json"))
     assert not (tmp_path / "catalog").exists()

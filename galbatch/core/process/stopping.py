@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 __all__ = ["STOPPED_EXIT_CODE", "Interrupted", "deferred_signals", "signals_interrupt"]
 
@@ -17,8 +18,14 @@ STOPPED_EXIT_CODE = 75
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 
-AFTER_IMPORT_S = 0.05
-"""A signal that comes during an import is looked at again after this time, in seconds."""
+FINISH = ("importlib", "pydantic")
+"""Packages whose calls a signal does not interrupt.
+
+Between two lines of the import system an exception can leave a lock of it held, for which threads that import then wait for ever.
+What compiles pydantic's models makes a SchemaError of any exception."""
+
+AGAIN_S = 0.05
+"""A signal that meets a call of `FINISH` is looked at again after this time, in seconds."""
 
 
 @contextmanager
@@ -61,46 +68,72 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+class _Interrupting:
+    """Handlers of signals and of ignored exceptions within `signals_interrupt`."""
+
+    def __init__(self, outside: int) -> None:
+        self.outside = outside
+        self.was_raised = False
+        self.waiting: dict[int, threading.Timer] = {}
+        self.hook_before = sys.unraisablehook
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        if _n_finishing(frame) > self.outside:
+            self.send_again(number)
+        else:
+            self.was_raised = True
+            raise Interrupted(signal.Signals(number).name)
+
+    def see_ignored(self, ignored: Any) -> None:
+        if isinstance(ignored.exc_value, Interrupted):
+            self.send_again(signal.Signals[str(ignored.exc_value)])
+        else:
+            self.hook_before(ignored)
+
+    def send_again(self, number: int) -> None:
+        if number in self.waiting:
+            self.waiting[number].cancel()
+        self.waiting[number] = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
+        self.waiting[number].daemon = True
+        self.waiting[number].start()
+
+
 @contextmanager
-def signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[Callable[[], bool]]:
     """Within the context, SIGTERM and SIGINT raise `Interrupted`, so that locks are given back and workers end.
 
-    One that comes during an import waits for its end. An exception between two lines of the import system can leave a lock of it held,
-    for which threads that import then wait for ever, or be lost in a callback whose exceptions Python ignores.
+    One that comes during an import, or while pydantic makes a model, waits for its end. An `Interrupted` that is raised where Python
+    ignores exceptions, as in ``__del__``, is raised again.
+
+    Yields
+    ------
+    callable
+        Returns whether a signal was raised: if so, an exception of another kind is what a library made of `Interrupted`.
     """
-    outside = _n_importing(sys._getframe())
-    waiting: dict[int, threading.Timer] = {}
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if _n_importing(frame) <= outside:
-            raise Interrupted(signal.Signals(number).name)
-        if number in waiting:
-            waiting[number].cancel()
-        waiting[number] = threading.Timer(AFTER_IMPORT_S, os.kill, (os.getpid(), number))
-        waiting[number].daemon = True
-        waiting[number].start()
-
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
+    within = _Interrupting(outside=_n_finishing(sys._getframe()))
     before = {number: signal.getsignal(number) for number in ASKING}
+    sys.unraisablehook = within.see_ignored
     for number, handler in before.items():
         # Shells let programs in the background ignore SIGINT.
         if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+            signal.signal(number, within.interrupt)
     try:
-        yield
+        yield lambda: within.was_raised
     finally:
-        for timer in waiting.values():
+        for timer in within.waiting.values():
             timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        sys.unraisablehook = within.hook_before
 
 
-def _n_importing(frame: FrameType | None) -> int:
-    """Return how many frames of a stack are the import system's."""
+def _n_finishing(frame: FrameType | None) -> int:
+    """Return how many frames of a stack are of packages in `FINISH`."""
     found = 0
     while frame is not None:
-        found += frame.f_code.co_filename.startswith("<frozen importlib")
+        found += frame.f_globals.get("__name__", "").partition(".")[0] in FINISH
         frame = frame.f_back
     return found

@@ -12,9 +12,10 @@ from bokeh.server.server import BaseServer
 from bokeh.server.tornado import BokehTornado
 from bokeh.server.util import bind_sockets
 from tornado.httpserver import HTTPServer
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 
 from galbatch import api
+from galbatch.core.process import deferred_signals
 from galbatch.errors import UsageError
 from galbatch.objects import check_table_suffix
 from galbatch.reporting.browsing.page import BrowsePage
@@ -23,6 +24,9 @@ from galbatch.reporting.browsing.rows import BrowsedRows
 __all__ = ["PageServer", "serve_catalog"]
 
 HOST = "127.0.0.1"
+
+LOOK_S = 0.1
+"""A signal that asks the server to end is looked for this often, in seconds."""
 
 
 class PageServer:
@@ -38,13 +42,21 @@ class PageServer:
         self._server, self.url = server, url
 
     def run(self, opened: Callable[[str], object] = lambda url: None) -> None:
-        """Serve until a signal; `opened` is called with the address once the page can be loaded."""
+        """Serve until SIGINT or SIGTERM; `opened` is called with the address once the page can be loaded.
+
+        An answer that is being made is ended first. A second signal does not wait for it.
+        """
+        loop = self._server.io_loop
         self._server.start()
-        self._server.io_loop.add_callback(opened, self.url)
-        try:
-            self._server.io_loop.start()
-        finally:
-            self._server.stop()
+        loop.add_callback(opened, self.url)
+        with deferred_signals() as asking:
+            watch = PeriodicCallback(lambda: loop.stop() if asking() else None, 1000 * LOOK_S)
+            loop.add_callback(watch.start)
+            try:
+                loop.start()
+            finally:
+                watch.stop()
+                self._server.stop()
 
 
 def serve_catalog(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from typing import get_args
@@ -196,6 +197,25 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("galbatch.models.demo_bundles", stopped)
+    monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 75
+    assert capsys.readouterr().err == (
+        "galbatch: stopped; what is done stays, the same command continues from there\n"
+    )
+
+
+def test_a_signal_that_a_library_turns_into_its_own_error_stops_a_command(monkeypatch, capsys):
+    """As the compiler of pydantic's models does."""
+
+    def converted(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ValueError(f"error building a model: {error}") from None
+
+    monkeypatch.setattr("galbatch.models.demo_bundles", converted)
     monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -1,11 +1,13 @@
-"""Signals that interrupt a command: at once, but after an import that they meet."""
+"""Signals that interrupt a command: at once, but after an import or a model of pydantic that they meet."""
 
 import signal
 import sys
 import threading
 import time
 
+import pydantic
 import pytest
+from pydantic_core import core_schema
 
 from galbatch.core.process import signals_interrupt
 from galbatch.core.process.stopping import Interrupted
@@ -23,6 +25,10 @@ done = True
 
 def import_and_wait(module):
     __import__(module)
+    wait()
+
+
+def wait():
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         time.sleep(0.01)
@@ -84,6 +90,56 @@ def _import_with_timers_held(module):
         __import__(module)
     finally:
         threading.Timer.run = run
+
+
+class Signaled:
+    """A type that sends a signal while pydantic makes a model of it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler):
+        signal.raise_signal(signal.SIGTERM)
+        return core_schema.any_schema()
+
+
+def test_a_signal_while_pydantic_makes_a_model_waits_for_its_end():
+    made = []
+
+    def make_and_wait():
+        made.append(pydantic.TypeAdapter(Signaled))
+        wait()
+
+    with pytest.raises(Interrupted), signals_interrupt():
+        make_and_wait()
+    assert made
+
+
+class SignaledAtItsEnd:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_where_python_ignores_exceptions_comes_again():
+    hook = sys.unraisablehook
+
+    def end_one_and_wait():
+        SignaledAtItsEnd()
+        wait()
+
+    with pytest.raises(Interrupted), signals_interrupt():
+        end_one_and_wait()
+    assert sys.unraisablehook is hook
+
+
+def test_other_exceptions_that_python_ignores_are_told_as_before(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError("broken")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: told.append(str(ignored.exc_value)))
+    with signals_interrupt():
+        Broken()
+    assert told == ["broken"]
 
 
 def test_a_command_that_runs_within_an_import_is_interrupted(tmp_path, monkeypatch):
