@@ -5,8 +5,8 @@
 Galaxies of the population that each bundle was trained on, of a seed that neither training nor calibration has seen, alone in their cutouts
 and with half-light radii above 0.35 arcsec: these are the clean objects. Each row of the table spoils the same images in one way
 (`spoiled_scenes.py`). A bundle without a second opinion gets one first, of galaxies of its population. A shift is that of the median, in standard deviations of the clean posterior. Of all objects that are moved by more
-than two in any parameter, the share with a quality flag is counted, without the rows that look like another galaxy (zero points), and
-without stars, which have no true posterior: of them the share with POINT_LIKE is given. Draws follow from object ids, so a clean and a
+than two in any parameter, the share with a quality flag is counted, without the rows that look like another galaxy (zero points; a wider
+PSF where there are no stars to see it by), and without stars, which have no true posterior: of them the share with POINT_LIKE is given. Draws follow from object ids, so a clean and a
 spoiled object are run with the same masks. With all thresholds times one factor (`FACTORS`) the shares of clean and of
 moved objects with a flag make a curve, and so do those of each flag alone. NOT_CONVERGED is not counted: it says that a network's passes were too few, not what the pixels are.
 """
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from harness import RESULTS
-from spoiled_scenes import CLEAN, ROWS, STARS, WIDER, ZERO_POINT, Scene, cutouts, drawn
-from spoiled_stars import with_stars
+from spoiled_scenes import CLEAN, OFFSETS, ROWS, STARS, WIDER, ZERO_POINT, Scene, cutouts, drawn
+from spoiled_tile import with_tile
 
 from galbatch import models, photometry, simulation
 from galbatch.config import FlagsConfig, PhotometryConfig, PosteriorConfig
@@ -46,7 +46,14 @@ MOVED_SIGMAS = 2.0
 
 FACTORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 """Factors on the thresholds of the curves. Rates of false alarms are divided by them; POINT_LIKE and OUT_OF_DOMAIN stay as they are."""
-SCALED = ("blended_share", "asymmetric_share", "flat_core_share", "sky_offset_share", "psf_unlike_share")
+SCALED = (
+    "blended_share",
+    "asymmetric_share",
+    "flat_core_share",
+    "sky_offset_share",
+    "sky_level_share",
+    "psf_unlike_share",
+)
 CURVES = (
     PixelFlag.BLENDED,
     PixelFlag.SATURATED_CORE,
@@ -179,25 +186,39 @@ def star_shares(stars: Judged, bands: tuple[str, ...]) -> dict[str, float]:
     return {"n": int(is_bright.sum()), "POINT_LIKE": float(point_like[is_bright].mean())}
 
 
+def not_counted(scene: Scene) -> tuple[str, ...]:
+    """Return the rows that do not count among the moved: those of a wider PSF only where there are stars to see it by."""
+    has_stars = np.isfinite(scene.tiles[CLEAN].stars).any()
+    return NOT_COUNTED if has_stars else (*NOT_COUNTED, WIDER)
+
+
 def table_of(bundle: models.Bundle, scene: Scene) -> dict[str, Any]:
     """Return the rows of a bundle, and the two shares that are asked for."""
-    clean = judged(bundle, cutouts(scene, ROWS[CLEAN](scene)))
+    clean = judged(bundle, cutouts(scene, CLEAN))
+    left_out = not_counted(scene)
     rows: dict[str, Any] = {}
     moved_ones: list[tuple[Judged, npt.NDArray[np.bool_]]] = []
-    for name, spoil in ROWS.items():
-        of_stars = scene.wider_stars if name == WIDER else None
-        one = clean if name == CLEAN else judged(bundle, cutouts(scene, spoil(scene), stars=of_stars))
+    for name in ROWS:
+        one = clean if name == CLEAN else judged(bundle, cutouts(scene, name))
         rows[name] = row_of(bundle, clean, one)
-        if name not in NOT_COUNTED:
+        if name not in left_out:
             moved_ones.append((one, is_moved(bundle, clean, one)))
         if name == STARS:
             rows[name]["bright"] = star_shares(one, scene.bands)
         print(row_text(name, rows[name]), flush=True)
-    counted = [row for name, row in rows.items() if name not in NOT_COUNTED]
+    counted = [row for name, row in rows.items() if name not in left_out]
     moved = sum(row["moved"] for row in counted)
     return {
         "galaxies": len(scene.truth),
-        "stars_over_stated": {"clean": scene.stars.tolist(), WIDER: scene.wider_stars.tolist()},
+        "not_counted": list(left_out),
+        "stars_over_stated": {
+            name: scene.tiles[name].stars.tolist() for name in (CLEAN, WIDER) if name in scene.tiles
+        },
+        "sky_level_njy": {
+            name: [scene.tiles[name].sky_level_njy.tolist(), scene.tiles[name].sky_level_err_njy.tolist()]
+            for name in (CLEAN, *OFFSETS)
+            if name in scene.tiles
+        },
         "rows": rows,
         "moved": moved,
         "flagged_of_moved": sum(row["moved_and_flagged"] for row in counted) / max(1, moved),
@@ -234,12 +255,15 @@ def with_second_opinion(bundle: models.Bundle, n_galaxies: int) -> models.Bundle
 
 
 def scene_of(bundle: models.Bundle, n_galaxies: int) -> Scene:
-    """Draw the galaxies on which a bundle is judged; those of the population survey have stars beside them."""
+    """Draw the galaxies on which a bundle is judged, and their tile; those of the population survey have stars beside them.
+
+    The population paper is drawn as stamps: its sky's level is that of the survey's tile, with what is added to the stamps' sky added to the tile's.
+    """
     population = bundle.metadata.training.get("population", "paper")
     scene = drawn(
         population, n_galaxies, bands=bundle.bands, size_px=bundle.grid.size_px, seed=SIMULATION_SEED
     )
-    return with_stars(scene, seed=SIMULATION_SEED) if population == "survey" else scene
+    return with_tile(scene, stars=population == "survey", seed=SIMULATION_SEED)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,14 @@ from galbatch.simulation.stamps import stamp_psf_fwhm_arcsec
 __all__ = [
     "CLEAN",
     "MIN_RE_ARCSEC",
+    "OFFSETS",
     "ROWS",
     "STARS",
     "WIDER",
     "WIDER_PSF",
     "ZERO_POINT",
     "Scene",
+    "TileFacts",
     "cutouts",
     "drawn",
 ]
@@ -54,6 +57,24 @@ FLAT_AT = 0.4
 WIDER_PSF = 1.2 / 0.85
 """The PSF in the pixels over the stated one."""
 
+OFFSETS = {"sky +5 nJy a pixel": 5.0, "sky -5 nJy a pixel": -5.0, "sky +1 nJy a pixel": 1.0}
+"""What is added to the sky, nJy a pixel, by the row's name."""
+
+
+@dataclass(frozen=True)
+class TileFacts:
+    """What a tile says of the objects in it, (band,) float64 each; NaN: unknown.
+
+    Attributes
+    ----------
+    stars : width of its stars over the stated one
+    sky_level_njy, sky_level_err_njy : level of its sky and the error
+    """
+
+    stars: npt.NDArray[np.float64]
+    sky_level_njy: npt.NDArray[np.float64]
+    sky_level_err_njy: npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -67,7 +88,7 @@ class Scene:
     others : (object, band, y, x) float32, nJy, the light of neighbors as many as on the sky; zeros in the population paper
     points, disks : (object, band, y, x) float32, nJy: the same fluxes from points, and from disks of `NEIGHBOR_RE_ARCSEC`
     psf_fwhm_arcsec : (object, band) float32, stated width of the PSF
-    stars, wider_stars : (band,) float64, width of the stars of a tile over the stated one, and where the PSF is wider; NaN: too few stars
+    tiles : what the tile says, by the name of the row; a row that is not among them has that of `CLEAN`
     """
 
     bands: tuple[str, ...]
@@ -78,8 +99,7 @@ class Scene:
     points: Images
     disks: Images
     psf_fwhm_arcsec: Images
-    stars: npt.NDArray[np.float64]
-    wider_stars: npt.NDArray[np.float64]
+    tiles: Mapping[str, TileFacts]
 
     @property
     def image(self) -> Images:
@@ -110,8 +130,7 @@ def drawn(population: str, n_objects: int, *, bands: tuple[str, ...], size_px: i
         points=stamps(with_radius(truth, POINT_RE_ARCSEC), noise=False),
         disks=stamps(with_radius(truth, NEIGHBOR_RE_ARCSEC), noise=False),
         psf_fwhm_arcsec=stamp_psf_fwhm_arcsec(truth, bands=bands, seed=seed),
-        stars=np.full(len(bands), np.nan),
-        wider_stars=np.full(len(bands), np.nan),
+        tiles={CLEAN: TileFacts(*np.full((3, len(bands)), np.nan))},
     )
 
 
@@ -151,6 +170,11 @@ def widened(light: Images, fwhm_arcsec: Images) -> Images:
     return np.fft.irfft2(np.fft.rfft2(light) * kernel, s=light.shape[-2:]).astype(np.float32)
 
 
+def with_offset(scene: Scene, *, offset_njy: float) -> Images:
+    """Return the images on a sky that is off."""
+    return scene.image + np.float32(offset_njy)
+
+
 def half_zero(scene: Scene) -> Images:
     """Return the images with 0 in their right half, whose edge is 4 px from the center, and no mask."""
     image = scene.image
@@ -165,9 +189,7 @@ ROWS: Mapping[str, Callable[[Scene], Images]] = {
     "neighbor at 2 arcsec, 100 % of the flux": lambda scene: with_neighbor(scene, 1.0),
     "flat core without a mask bit": cut_off,
     ZERO_POINT: lambda scene: scene.image * np.float32(10**0.04),
-    "sky +5 nJy a pixel": lambda scene: scene.image + np.float32(5),
-    "sky -5 nJy a pixel": lambda scene: scene.image - np.float32(5),
-    "sky +1 nJy a pixel": lambda scene: scene.image + np.float32(1),
+    **{name: partial(with_offset, offset_njy=offset) for name, offset in OFFSETS.items()},
     WIDER: with_wider_psf,
     "half the cutout 0": half_zero,
     "noise doubled": lambda scene: scene.light + 2 * scene.noise,
@@ -177,13 +199,12 @@ ROWS: Mapping[str, Callable[[Scene], Images]] = {
 """What is done to the pixels, by the row's name."""
 
 
-def cutouts(scene: Scene, image: Images, *, stars: npt.NDArray[np.float64] | None = None) -> CutoutBlock:
-    """Return images as a run's cutouts: areas of one value are no data, and what the cut measures is measured.
+def cutouts(scene: Scene, row: str) -> CutoutBlock:
+    """Return the images of a row as a run's cutouts: areas of one value are no data, and what the cut measures is measured.
 
-    Sky noise is that of the cutout's own pixels, or of the median cutout, as a run takes it from the tile. `stars` (band,) is the width of
-    the tile's stars over the stated one; None: that of the scene.
+    Sky noise is that of the cutout's own pixels, or of the median cutout, as a run takes it from the tile.
     """
-    image = image.copy()
+    image = ROWS[row](scene).copy()
     for plane in image.reshape(-1, *image.shape[2:]):
         plane[constant_areas(plane)] = np.nan
     grid = Grid(image.shape[-1], simulation.PIXEL_SCALE_ARCSEC)
@@ -197,11 +218,17 @@ def cutouts(scene: Scene, image: Images, *, stars: npt.NDArray[np.float64] | Non
         grid=grid,
         flags=FlagsConfig(),
     )
-    of_stars = scene.psf_fwhm_arcsec * (scene.stars if stars is None else stars)
+    tile = scene.tiles.get(row, scene.tiles[CLEAN])
+
+    def of_all(of_band: npt.NDArray[np.float64]) -> Images:
+        return np.broadcast_to(of_band.astype(np.float32), sky.shape)
+
     return dataclasses.replace(
         block,
         coverage=known.coverage,
         flags=known.flags,
         sky_sigma_njy=sky,
-        psf_fwhm_stars_arcsec=of_stars.astype(np.float32),
+        psf_fwhm_stars_arcsec=scene.psf_fwhm_arcsec * of_all(tile.stars),
+        sky_level_njy=of_all(tile.sky_level_njy),
+        sky_level_err_njy=of_all(tile.sky_level_err_njy),
     )

@@ -347,6 +347,8 @@ class CutoutBlock:
     pixel_digest : (object, band) int64, digest of image, sky noise and PSF width, which networks read; None if unknown
     sky_source : (object, band) int8 of `galbatch.core.flags.SkySource`: where the sky noise comes from; None if not known
     psf_fwhm_stars_arcsec : (object, band) float32, the PSF's width by stars of the tile; NaN if they are too few; None if not known
+    sky_level_njy, sky_level_err_njy : (object, band) float32, nJy a pixel, level of the sky in strips of the tile and its error; NaN if not measured;
+        None if not known
     """
 
     grid: Grid
@@ -372,6 +374,8 @@ class CutoutBlock:
     pixel_digest: npt.NDArray[np.int64] | None = None
     sky_source: npt.NDArray[np.int8] | None = None
     psf_fwhm_stars_arcsec: npt.NDArray[np.float32] | None = None
+    sky_level_njy: npt.NDArray[np.float32] | None = None
+    sky_level_err_njy: npt.NDArray[np.float32] | None = None
 
     @classmethod
     def of_images(
@@ -419,23 +423,14 @@ class CutoutBlock:
         if tuple(bands) == self.bands:
             return self
         index = [self.bands.index(band) for band in bands]
-        return dataclasses.replace(
-            self,
-            bands=tuple(bands),
-            image=self.image[:, index],  # (object, band, y, x)
-            mask=None if self.mask is None else self.mask[:, index],
-            variance=None if self.variance is None else self.variance[:, index],
-            coverage=self.coverage[:, index],  # (object, band)
-            sky_sigma_njy=self.sky_sigma_njy[:, index],
-            psf_fwhm_arcsec=self.psf_fwhm_arcsec[:, index],
-            noise_correlation=self.noise_correlation[:, index],
-            band_key=None if self.band_key is None else self.band_key[:, index],
-            pixel_digest=None if self.pixel_digest is None else self.pixel_digest[:, index],
-            sky_source=None if self.sky_source is None else self.sky_source[:, index],
-            psf_fwhm_stars_arcsec=None
-            if self.psf_fwhm_stars_arcsec is None
-            else self.psf_fwhm_stars_arcsec[:, index],
-        )
+        # All arrays with an axis band, (object, band, ..), as far as there are any; those of objects and of the WCS lack it.
+        of_bands: dict[str, Any] = {
+            name: values[:, index]
+            for name, values in self._arrays().items()
+            if name
+            not in ("object_id", "ra_deg", "dec_deg", "crpix", "crval", "cd", "tile", "flags", "n_tiles")
+        }
+        return dataclasses.replace(self, bands=tuple(bands), **of_bands)
 
     def take(self, rows: npt.NDArray[np.intp]) -> CutoutBlock:
         """Return a copy of the cutouts at `rows`, in that order."""

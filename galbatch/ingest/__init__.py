@@ -11,11 +11,12 @@ from galbatch.ingest.cut import (
     AddedLight,
     cut_block,
     cut_blocks,
+    cutting_cost,
     digest_of_pixels,
     possible_keys,
     tile_identity,
 )
-from galbatch.ingest.pixels import ignore_astropy, tile_read_cost
+from galbatch.ingest.pixels import ignore_astropy
 from galbatch.ingest.store import (
     STORE_ENTRIES,
     BaseCutouts,
@@ -51,7 +52,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 8
+INGEST_VERSION = 9
 """Raised when the numbers in the store change."""
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "create_groups",
     "cut_block",
     "cut_blocks",
+    "cutting_cost",
     "damaged_pixel",
     "digest_of_pixels",
     "find_damage",
@@ -90,7 +92,6 @@ __all__ = [
     "stored_grids",
     "stored_planes",
     "tile_identity",
-    "tile_read_cost",
     "tiles_from_butler",
     "tiles_near",
     "write_partition",

@@ -16,7 +16,10 @@ from galbatch.core.types import CutoutBlock
 __all__ = ["photometry_flags"]
 
 SKY_SIGMAS = 3.0
-"""A local sky within this many of its errors of 0 is no offset, whatever it would do."""
+"""A sky, the cutout's or the tile's, within this many of its errors of 0 is no offset, whatever it would do."""
+
+FLUX_SIGMAS = 2.0
+"""A level of the tile's sky that moves a flux by fewer of its errors is no offset: the posterior of a faint galaxy is as wide."""
 
 POINT_MIN_SNR = 20.0
 """Below this signal-to-noise ratio in a band the size of a source is not compared with the PSF's."""
@@ -48,11 +51,17 @@ def photometry_flags(
     result = np.zeros(len(area_px), np.int32)
     is_saturated = (cutouts.flags & PixelFlag.SATURATED) != 0
     with np.errstate(invalid="ignore", divide="ignore"):
-        for band, psf_off in zip(cutouts.bands, _psf_differences(cutouts), strict=True):
+        for band, psf_off, level in zip(
+            cutouts.bands, _psf_differences(cutouts), _sky_levels(cutouts), strict=True
+        ):
             found = {what: values[column.name] for what, column in photometry_band_columns(band).items()}
             sky, flux = np.abs(found["sky"]), found["flux"]
             offset = (sky > SKY_SIGMAS * found["sky_err"]) & (
                 sky * area_px > thresholds.sky_offset_share * np.abs(flux)
+            )
+            # A network sees the offset in all pixels of the cutout, not only within the aperture.
+            offset |= (level * cutouts.grid.size_px**2 > thresholds.sky_level_share * np.abs(flux)) & (
+                level * area_px > FLUX_SIGMAS * found["flux_err"]
             )
             is_bright = flux > POINT_MIN_SNR * found["flux_err"]
             conditions = {
@@ -73,3 +82,11 @@ def _psf_differences(cutouts: CutoutBlock) -> npt.NDArray[np.float32]:
     if cutouts.psf_fwhm_stars_arcsec is None:
         return np.full_like(cutouts.psf_fwhm_arcsec.T, np.nan)
     return np.abs(cutouts.psf_fwhm_stars_arcsec / cutouts.psf_fwhm_arcsec - np.float32(1)).T
+
+
+def _sky_levels(cutouts: CutoutBlock) -> npt.NDArray[np.float32]:
+    """Return by how much the sky of the tile is off, (band, object), nJy a pixel; NaN where it is unknown or within its error."""
+    level, error = cutouts.sky_level_njy, cutouts.sky_level_err_njy
+    if level is None or error is None:
+        return np.full_like(cutouts.psf_fwhm_arcsec.T, np.nan)
+    return np.where(np.abs(level) > SKY_SIGMAS * error, np.abs(level), np.float32(np.nan)).T

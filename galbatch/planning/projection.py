@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from galbatch import storage
 from galbatch.core.types import Grid, Tile
-from galbatch.ingest import Footprint, bytes_per_object, tile_read_cost
+from galbatch.ingest import Footprint, bytes_per_object, cutting_cost
 from galbatch.objects import Chunk, LruCache, SelectedObjects
 
 __all__ = ["GridPlan", "Projection", "Projector", "grid_text"]
@@ -194,7 +194,7 @@ class _Survey:
                 size = math.ceil(
                     self._grid.size_px * self._grid.pixel_scale_arcsec / tile.pixel_scale_arcsec - 1e-3
                 )
-                cost = tile_read_cost(tile, n_windows=n_windows, size_px=size)
+                cost = cutting_cost(tile, n_windows=n_windows, size_px=size)
                 n_pixels = min(size, tile.shape_px[0]) * min(size, tile.shape_px[1])
                 read += cost.bytes_
                 requests += cost.requests
@@ -204,7 +204,7 @@ class _Survey:
 
 
 def _cost_key(tile: Tile) -> tuple[object, ...]:
-    """Return everything that `tile_read_cost` depends on; tiles with equal keys cost the same."""
+    """Return everything that `cutting_cost` depends on; tiles with equal keys cost the same."""
     # Of a path only the kind of storage and of compression count.
     planes = tile.pixel_planes
     of_planes = [

@@ -267,7 +267,8 @@ def test_merged_catalogs_equal_one_run(run, whole, lists, tmp_path):
         assert merged == api.Merged(126)
         # Neighbors beyond the own list are unknown to each of two lists; objects that sfnet leaves out were not cut in r, and are
         # measured in g alone.
-        in_r = ["coverage_r", "psf_fwhm_arcsec_r", "sky_sigma_njy_r", "sky_source_r"]
+        in_r = [f"{name}_r" for name in ("coverage", "psf_fwhm_arcsec", "sky_sigma_njy", "sky_source")]
+        in_r += [f"{name}_r" for name in ("sky_level_njy", "sky_level_err_njy")]
         measured = [name for name in rows(expected).schema.names if name.startswith("phot_")]
         # The second opinion is of the photometry, which also decides one of the networks' flags.
         opinion = [f"{model}_{what}" for model in ("gampen", "sfnet") for what in ("disagreement", "flags")]

@@ -1,6 +1,6 @@
 """Provenance columns: the tiles that an object's cutout was made from, and what was measured in its pixels in each band.
 
-They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then five for each band.
+They stand after the column ``flags`` and before those of the networks: ``tile_id``, ``n_tiles``, then seven for each band.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ SKY_SOURCE = "sky_source"
 
 PSF_OF_STARS = "psf_fwhm_stars_arcsec"
 """The array of the PSF's width by stars."""
+
+SKY_LEVEL, SKY_LEVEL_ERR = "sky_level_njy", "sky_level_err_njy"
+"""The arrays of the level of the tile's sky and of its error."""
 
 TILE_ID = Column(
     "tile_id",
@@ -64,6 +67,17 @@ OF_BAND = {
         "they were looked for",
         "instr.obsty.seeing",
     ),
+    SKY_LEVEL: (
+        "nJy",
+        "level of the sky in band {band} a pixel of the cutout, the median of nine parts of strips of its tile, of the pixels in which nothing "
+        "was detected; null: a small tile, or too little sky in it",
+        "instr.skyLevel",
+    ),
+    SKY_LEVEL_ERR: (
+        "nJy",
+        "error of the level of the sky in band {band}, by the scatter from part to part and the light of undetected sources; null as the level",
+        "stat.error;instr.skyLevel",
+    ),
 }
 """Unit, description and UCD of the columns of a band, by the first part of their names, which are those of the store's arrays."""
 
@@ -95,8 +109,8 @@ def provenance_names(names: Sequence[str]) -> list[str]:
     while stop < len(names):
         _, _, band = names[stop].partition("_")
         expected = [column.name for column in band_columns(band).values()]
-        # Older catalogs lack the width of stars, and those of INGEST_VERSION 6 also where the sky noise comes from.
-        ends = [len(expected), *(list(OF_BAND).index(name) for name in (PSF_OF_STARS, SKY_SOURCE))]
+        # Older catalogs lack the level of the sky, still older ones the width of stars, and those of INGEST_VERSION 6 also where the sky noise comes from.
+        ends = [len(expected), *(list(OF_BAND).index(name) for name in (SKY_LEVEL, PSF_OF_STARS, SKY_SOURCE))]
         there = (expected[:end] for end in ends)
         found = next((one for one in there if one == list(names[stop : stop + len(one)])), None)
         if found is None:

@@ -26,7 +26,7 @@ from galbatch.ingest.cut.mosaic import fill_band
 from galbatch.ingest.cut.placing import Arrangement
 from galbatch.ingest.cut.psf import listed_or, psf_window
 from galbatch.ingest.cut.resample import window_to_resample
-from galbatch.ingest.cut.tile import WiderSky, dense_tiles, large_tiles, n_cutouts, psf_of_stars
+from galbatch.ingest.cut.tile import WiderSky, dense_tiles, large_tiles, n_cutouts, psf_of_stars, sky_levels
 from galbatch.ingest.headers import SCALE_TOLERANCE_PX
 from galbatch.ingest.pixels import Box, ExpectedReads, TileReader
 from galbatch.ingest.tiles import tiles_near
@@ -274,6 +274,7 @@ def _measured(
     measured = measure(
         canvas.image, canvas.mask, variance=canvas.variance, grid=spec.grid, flags=flags, noise=noise
     )
+    level, level_err = sky_levels(reader, canvas)
     # A width in the object list goes before the tile's: the user may know the PSF at each object.
     psf_fwhm_arcsec = listed_or(canvas.psf_fwhm_arcsec, objects, bands=spec.bands)
     return CutoutBlock(
@@ -293,7 +294,9 @@ def _measured(
         sky_sigma_njy=measured.sky_sigma_njy,
         sky_source=measured.sky_source,
         psf_fwhm_arcsec=psf_fwhm_arcsec,
-        psf_fwhm_stars_arcsec=psf_of_stars(reader, canvas, dense_tiles=dense),
+        psf_fwhm_stars_arcsec=psf_of_stars(reader, canvas, tiles=dense),
+        sky_level_njy=level,
+        sky_level_err_njy=level_err,
         noise_correlation=canvas.noise_correlation,
         flags=np.asarray(measured.flags | canvas.flags | object_flags, dtype=np.int32),
         resampling=spec.resampling,

@@ -6,6 +6,7 @@ The readers in `planes` choose by the same functions, so that the plan's numbers
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from galbatch import storage
@@ -21,6 +22,8 @@ __all__ = [
     "read_cost",
     "tile_read_cost",
 ]
+
+Shape = tuple[int, int]
 
 REQUEST_BYTES = 12 * 1024
 """Cost of a request on top of the bytes it brings, for a worker that gets 20 MB/s: 64 at a time of 25 ms each come to
@@ -75,13 +78,16 @@ def read_cost(tile: Tile, plane: Plane, *, n_windows: int, size_px: int) -> Read
     return plane_cost(plane, tile.shape_px, ExpectedReads(n_windows, size_px))
 
 
-def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads) -> ReadCost:
+def plane_cost(
+    plane: Plane, shape_px: Shape, expected: ExpectedReads, *, strips: Sequence[Shape] = ()
+) -> ReadCost:
     """Return the cost of the `expected` windows of a plane of `shape_px` (y, x) pixels.
 
     Windows are counted as if none overlapped another. From S3 a plane is fetched whole where that is cheaper
     than a request for each row (or each run of compressed blocks), a request counted as `REQUEST_BYTES`.
     Locally the kernel reads pages of 4 KiB (its read-ahead may bring more), compressed planes their blocks.
-    What of a window reaches over the tile's edge is not subtracted.
+    What of a window reaches over the tile's edge is not subtracted. Areas of the shapes in `strips`, (y, x) pixels, are read
+    besides; they do not decide whether the plane is fetched whole.
     """
     if expected.n_windows == 0:
         return ReadCost(0, 0, whole=False)
@@ -91,25 +97,33 @@ def plane_cost(plane: Plane, shape_px: tuple[int, int], expected: ExpectedReads)
         return whole
     # (y, x): a window reaches at most over the whole tile.
     window = (min(expected.size_px, shape_px[0]), min(expected.size_px, shape_px[1]))
+    bytes_, requests = _area_cost(plane, shape_px, window, remote=remote)
+    parts = ReadCost(math.ceil(expected.n_windows * bytes_), expected.n_windows * requests, whole=False)
+    if remote and _weighed(parts) > _weighed(whole):
+        return whole
+    for strip in strips:
+        bytes_, requests = _area_cost(plane, shape_px, strip, remote=remote)
+        parts += ReadCost(math.ceil(bytes_), requests, whole=False)
+    # The page cache keeps what windows that overlap have read: no more than a local file comes from the disk.
+    return parts if remote else ReadCost(min(parts.bytes_, whole.bytes_), 0, whole=False)
+
+
+def _weighed(cost: ReadCost) -> int:
+    """Return bytes, with those that requests cost."""
+    return cost.bytes_ + cost.requests * REQUEST_BYTES
+
+
+def _area_cost(plane: Plane, shape_px: Shape, area: Shape, *, remote: bool) -> tuple[float, int]:
+    """Return bytes and requests of an area of pixels (y, x) of a plane."""
     if plane.block_px is not None:
-        bytes_, requests = _compressed(plane, shape_px, window)
-    elif remote:
-        bytes_, requests = _ranged(plane, shape_px, window)
-    else:
-        bytes_, requests = _mapped(plane, shape_px, window)
-    total_bytes = math.ceil(expected.n_windows * bytes_)
-    if not remote:
-        # The page cache keeps what windows that overlap have read: no more than the file comes from the disk.
-        return ReadCost(min(total_bytes, whole.bytes_), 0, whole=False)
-    parts = ReadCost(total_bytes, expected.n_windows * requests, whole=False)
-    dense = parts.bytes_ + parts.requests * REQUEST_BYTES > whole.bytes_ + whole.requests * REQUEST_BYTES
-    return whole if dense else parts
+        return _compressed(plane, shape_px, area)
+    return _ranged(plane, shape_px, area) if remote else _mapped(plane, shape_px, area)
 
 
-def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
-    """Return the cost of reading `n_windows` windows of the tile's image, mask and weight, headers included."""
-    planes = tile.pixel_planes
-    costs = [read_cost(tile, plane, n_windows=n_windows, size_px=size_px) for plane in planes]
+def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int, strips: Sequence[Shape] = ()) -> ReadCost:
+    """Return the cost of reading `n_windows` windows, and `strips`, of the tile's image, mask and weight, headers included."""
+    planes, expected = tile.pixel_planes, ExpectedReads(n_windows, size_px)
+    costs = [plane_cost(plane, tile.shape_px, expected, strips=strips) for plane in planes]
     total = costs[0]
     for cost in costs[1:]:
         total += cost
@@ -122,17 +136,17 @@ def tile_read_cost(tile: Tile, *, n_windows: int, size_px: int) -> ReadCost:
     return total + ReadCost(n_headers * storage.least_read_bytes(path), n_requests, whole=total.whole)
 
 
-def _whole(plane: Plane, shape_px: tuple[int, int], *, remote: bool) -> ReadCost:
+def _whole(plane: Plane, shape_px: Shape, *, remote: bool) -> ReadCost:
     size = _stored_bytes(plane, shape_px)
     return ReadCost(size, math.ceil(size / storage.PIECE_BYTES) if remote else 0, whole=True)
 
 
-def _stored_bytes(plane: Plane, shape_px: tuple[int, int]) -> int:
+def _stored_bytes(plane: Plane, shape_px: Shape) -> int:
     plain = shape_px[0] * shape_px[1] * plane.bytes_per_px
     return plane.stored_bytes or plain if plane.block_px is not None else plain
 
 
-def _ranged(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
+def _ranged(plane: Plane, shape_px: Shape, window: Shape) -> tuple[float, int]:
     """Return bytes and requests of a window: a byte range for each row, or one for all where rows are close."""
     row_bytes = window[1] * plane.bytes_per_px
     stride_bytes = shape_px[1] * plane.bytes_per_px
@@ -141,7 +155,7 @@ def _ranged(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) ->
     return window[0] * row_bytes, window[0]
 
 
-def _mapped(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
+def _mapped(plane: Plane, shape_px: Shape, window: Shape) -> tuple[float, int]:
     row_bytes = window[1] * plane.bytes_per_px
     stride_bytes = shape_px[1] * plane.bytes_per_px
     # A run of bytes at a random place touches one page more than it fills.
@@ -150,7 +164,7 @@ def _mapped(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) ->
     return min(by_row, in_one) * storage.PAGE_BYTES, 0
 
 
-def _compressed(plane: Plane, shape_px: tuple[int, int], window: tuple[int, int]) -> tuple[float, int]:
+def _compressed(plane: Plane, shape_px: Shape, window: Shape) -> tuple[float, int]:
     """Return bytes and requests of the blocks that a window at a random place touches, on average."""
     assert plane.block_px is not None
     touched, there = [], []

@@ -69,9 +69,9 @@ class TileReader:
         # The tile for which each open file was opened, by its path.
         self._opened_for: dict[str, Tile] = {}
         self._planes: dict[Plane, PlaneReader] = {}
-        # What is measured once for all objects that a kernel or a tile is near.
+        # What is measured once for all objects that a kernel or a tile is near; of a tile by the name of the fact and the image.
         self.kernel_fwhm_px: dict[Plane, float] = {}
-        self.star_widths: dict[Plane, float] = {}
+        self.of_tile: dict[tuple[str, Plane], Any] = {}
         self._lowest: dict[Plane, no_data.LowestInteger | None] = {}
 
     def __enter__(self) -> TileReader:

@@ -128,6 +128,12 @@ SMALL_ARRAYS = {
     "psf_fwhm_stars_arcsec": SmallArray(
         _PER_BAND, "arcsec", "width of the PSF by stars of the tile; NaN: too few of them"
     ),
+    "sky_level_njy": SmallArray(
+        _PER_BAND, "nJy", "level of the sky a pixel in strips of the tile; NaN: not measured"
+    ),
+    "sky_level_err_njy": SmallArray(
+        _PER_BAND, "nJy", "error of the level, by the scatter from part to part of them; NaN: not measured"
+    ),
     "noise_correlation": SmallArray(
         _PER_BAND, "", "noise of a large aperture over the root of its summed variances"
     ),
@@ -139,8 +145,16 @@ SMALL_ARRAYS = {
     "pixel_digest": SmallArray(_PER_BAND, "", "digest of image, sky noise and PSF width"),
 }
 
-OPTIONAL_ARRAYS = ("n_tiles", "band_key", "pixel_digest", "sky_source", "psf_fwhm_stars_arcsec")
-"""Arrays that stores of INGEST_VERSION 5 to 7 and cutouts of other programs lack; some stores of version 8 lack the last."""
+OPTIONAL_ARRAYS = (
+    "n_tiles",
+    "band_key",
+    "pixel_digest",
+    "sky_source",
+    "psf_fwhm_stars_arcsec",
+    "sky_level_njy",
+    "sky_level_err_njy",
+)
+"""Arrays that stores of INGEST_VERSION 5 to 8 and cutouts of other programs lack."""
 
 BAND = "band"
 """The array (band,) of names, which makes xarray's ``.sel(band="g")`` work."""
@@ -148,8 +162,8 @@ BAND = "band"
 COORDINATES = "object_id ra_deg dec_deg"
 """The arrays that xarray takes for coordinates, as the CF conventions list them in the group's attribute ``coordinates``."""
 
-# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 5 float32, two int64 and an int8 a band.
-SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 37
+# int64 id, 2 positions, 4 + 4 values of the WCS, tile, flags and number of tiles; 7 float32, two int64 and an int8 a band.
+SMALL_BYTES, SMALL_BYTES_PER_BAND = 8 + 16 + 64 + 8 + 2, 45
 
 
 def bytes_per_object(grid: Grid, bands: Sequence[str], planes: Sequence[str]) -> int:

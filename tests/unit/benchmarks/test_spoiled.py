@@ -41,9 +41,26 @@ def test_each_row_does_what_it_says(scenes, scene):
 
 
 def test_half_a_cutout_of_zeros_is_no_data(scenes, scene):
-    block = scenes.cutouts(scene, scenes.ROWS["half the cutout 0"](scene))
+    block = scenes.cutouts(scene, "half the cutout 0")
     assert ((block.flags & PixelFlag.PARTIAL_COVERAGE) != 0).all()
     assert np.isfinite(block.sky_sigma_njy).all()
+
+
+def test_the_tile_says_what_was_added_to_its_sky(load_benchmark, scenes):
+    """The width of stars is that of the population with stars alone; where it is unknown, the row of a wider PSF does not count."""
+    tile, spoiled = load_benchmark("spoiled_tile"), load_benchmark("spoiled")
+    scene = scenes.drawn("paper", 2, bands=BANDS, size_px=96, seed=5)
+    found = tile.with_tile(scene, stars=False, seed=5)
+    clean = scenes.cutouts(found, "clean")
+    assert abs(clean.sky_level_njy[0, 0]) < 3 * clean.sky_level_err_njy[0, 0] < 0.6
+    for row, offset in scenes.OFFSETS.items():
+        added = scenes.cutouts(found, row).sky_level_njy - clean.sky_level_njy
+        np.testing.assert_allclose(added, offset, atol=0.01)
+    assert np.isnan(clean.psf_fwhm_stars_arcsec).all()
+    assert set(spoiled.not_counted(found)) - set(spoiled.NOT_COUNTED) == {scenes.WIDER}
+    with_stars = tile.with_tile(scene, stars=True, seed=5)
+    assert spoiled.not_counted(with_stars) == spoiled.NOT_COUNTED
+    assert with_stars.tiles[scenes.WIDER].stars[0] > 1.3 > with_stars.tiles["clean"].stars[0]
 
 
 def assert_curves(found, spoiled):

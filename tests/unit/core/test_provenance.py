@@ -23,8 +23,9 @@ def test_provenance_is_told_from_networks_of_the_same_name():
     found = parse_columns(["flags", *names, "coverage_bt_q500", "coverage_passes", "coverage_flags"])
     assert {model for model, _ in found.values()} == {"coverage"}
     assert len(found) == 3
-    # Catalogs of INGEST_VERSION 6 do not say where the sky noise comes from.
-    for lacking in (("psf_fwhm_stars",), ("psf_fwhm_stars", "sky_source")):
+    # Older catalogs lack the level of the sky, still older ones the width of stars; those of INGEST_VERSION 6 do not say where the sky noise comes from.
+    later = ("sky_level", "psf_fwhm_stars", "sky_source")
+    for lacking in (later[:1], later[:2], later):
         older = [name for name in names if not name.startswith(lacking)]
         assert provenance_names([*older, "coverage_bt_q500", "coverage_flags"]) == older
     # Catalogs of before had none.

@@ -183,3 +183,39 @@ def test_stars_that_are_unlike_the_stated_psf(stars: float, is_unlike: bool) -> 
     known = dataclasses.replace(cutouts, psf_fwhm_stars_arcsec=np.array([[0.8, stars]], np.float32))
     found = photometry.photometry_flags(values, known, thresholds=FlagsConfig())
     assert found.tolist() == [PixelFlag.PSF_UNLIKE if is_unlike else 0]
+
+
+@pytest.mark.parametrize(
+    ("level", "error", "changes", "is_off"),
+    [
+        # 0.01 of the flux are 10 nJy: of the 16 pixels of the cutout 0.625 nJy each, of the aperture's 157 two errors of the flux are 20 nJy.
+        (0.62, 0.1, {}, False),
+        (0.63, 0.1, {}, True),
+        (-0.63, 0.1, {}, True),
+        (0.63, 0.22, {}, False),
+        (0.63, 0.1, {"phot_flux_err_njy_r": 49.0}, True),
+        (0.63, 0.1, {"phot_flux_err_njy_r": 50.0}, False),
+        (np.nan, np.nan, {}, False),
+        (0.63, np.nan, {}, False),
+        (0.63, 0.1, {"phot_flux_njy_r": np.nan}, False),
+    ],
+)
+def test_a_level_of_the_tiles_sky(
+    level: float, error: float, changes: dict[str, float], is_off: bool
+) -> None:
+    """The cutout's own sky is known to be 0, or unknown."""
+    for own in (0.0, np.nan):
+        quiet = QUIET | {"phot_sky_njy_r": own} | changes
+        values = {column.name: column.empty(1) for column in photometry_columns(("g", "r"))}
+        values |= {name: np.array([value], np.float32) for name, value in quiet.items()}
+        cutouts = block_of(np.zeros((1, 2, 4, 4)), ("g", "r"))
+        assert photometry.photometry_flags(values, cutouts, thresholds=FlagsConfig()).tolist() == [0]
+        known = dataclasses.replace(
+            cutouts,
+            sky_level_njy=np.array([[0.0, level]], np.float32),
+            sky_level_err_njy=np.array([[0.1, error]], np.float32),
+        )
+        found = photometry.photometry_flags(values, known, thresholds=FlagsConfig())
+        assert found.tolist() == [PixelFlag.SKY_OFFSET if is_off else 0]
+        none = photometry.photometry_flags(values, known, thresholds=FlagsConfig(sky_level_share=10.0))
+        assert none.tolist() == [0]

@@ -12,7 +12,7 @@ from galbatch.config import CutoutsConfig, RunConfig
 from galbatch.core import sky
 from galbatch.core.types import Grid, ObjectTable
 from galbatch.errors import ConfigError
-from galbatch.ingest import tile_read_cost
+from galbatch.ingest import cutting_cost
 from galbatch.objects import ListCounts, ListSource
 from galbatch.planning import MAX_HEALPIX_ORDER, ModelPlan, divide, make_plan
 
@@ -165,7 +165,7 @@ def test_bytes_and_requests_are_those_of_every_tile_with_its_windows(patches):
         rows = slice(part.partition.start, part.partition.stop)
         inside = source.objects.kept.column("name").to_numpy(zero_copy_only=False)[rows]
         costs = [
-            tile_read_cost(tile, n_windows=int((inside == tile.tile_id).sum()), size_px=239) for tile in tiles
+            cutting_cost(tile, n_windows=int((inside == tile.tile_id).sum()), size_px=239) for tile in tiles
         ]
         assert part.projection.read_bytes == sum(cost.bytes_ for cost in costs)
         assert part.projection.requests == sum(cost.requests for cost in costs)

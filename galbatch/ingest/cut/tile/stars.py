@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Set
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -12,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import sep
 
-from galbatch.core.fingerprint import digest
 from galbatch.core.flags import MaskBit
 from galbatch.core.sky_noise import MIN_SKY_PIXELS, clipped_sky
-from galbatch.core.types import Grid, ObjectTable, Plane, Tile
+from galbatch.core.types import Plane, Tile
 from galbatch.ingest.cut.canvas import Canvas
 from galbatch.ingest.cut.psf import psf_fwhm_at, psf_window
+from galbatch.ingest.cut.tile.known import OncePerTile
 from galbatch.ingest.pixels import Box, TileReader
-from galbatch.ingest.tiles import Footprint
 
-__all__ = ["dense_tiles", "large_tiles", "n_cutouts", "psf_of_stars"]
+__all__ = ["psf_of_stars", "strips_px"]
 
 STRIPS, STRIP_PX = (2, 0, 4, 1, 3), 128
 """Numbers of five strips of this height spread over a tile, in the order in which they are looked at, until the stars are enough. They are as wide as the
@@ -29,12 +28,6 @@ tile, as most files are stored row by row; of an HSC patch they are a seventh, 2
 
 PART_PX = 1024
 """A strip is looked at in parts of this width, each with a sky of its own."""
-
-MIN_TILE_PX = len(STRIPS) * STRIP_PX
-"""Smaller tiles, such as stamps, hold too few stars, and would be read a second time for them."""
-
-MOST_READ = 0.25
-"""The strips hold at most this share of the pixels that a partition's cutouts take from the tile: of sparse objects they would be most of what is read."""
 
 SKY_STEP = 11
 """Every eleventh pixel of a part tells its sky, 12,000 of them: the level to 1 percent of the noise."""
@@ -69,20 +62,20 @@ SIGNIFICANCE = 2.5
 
 SPOILED = int(reduce(or_, (MaskBit.BAD, MaskBit.SAT, MaskBit.CR, MaskBit.EDGE, MaskBit.NO_DATA)))
 
-MOST_KNOWN = 1000
-"""The number of tiles whose widths a process keeps. Partitions are neighbors, so that a worker goes on to other tiles."""
-
-_KNOWN_WIDTHS: dict[str, float] = {}
-
 Floats = npt.NDArray[np.float64]
 
 
-def psf_of_stars(reader: TileReader, canvas: Canvas, *, dense_tiles: Set[Plane]) -> npt.NDArray[np.float32]:
+def strips_px(tile: Tile) -> int:
+    """Return the number of pixels of the strips that are read of a tile at most."""
+    return len(STRIPS) * STRIP_PX * tile.shape_px[1]
+
+
+def psf_of_stars(reader: TileReader, canvas: Canvas, *, tiles: Set[Plane]) -> npt.NDArray[np.float32]:
     """Return the PSF's full width at half maximum at the objects by the stars of their tiles, (object, band) float32, arcsec.
 
     What is measured is by how much the stars of a tile are wider than stated where they stand; the width at an object is that
     times what its tile states there, or the stars' own where a tile states nothing. NaN: too few stars tell it, or the tile is
-    not among `dense_tiles`, by their image planes.
+    not among `tiles`, by their image planes.
 
     Raises
     ------
@@ -91,69 +84,14 @@ def psf_of_stars(reader: TileReader, canvas: Canvas, *, dense_tiles: Set[Plane])
     """
     result = np.full(canvas.psf_fwhm_arcsec.shape, np.nan, np.float32)
     for at, tile in canvas.main_tile.items():
-        if tile.image not in dense_tiles:
-            continue
-        if tile.image not in reader.star_widths:
-            reader.star_widths[tile.image] = _known_width(reader, tile)
-        unit = canvas.psf_fwhm_arcsec[at] if _states_psf(tile) else 1.0
-        result[at] = reader.star_widths[tile.image] * unit
+        if tile.image in tiles:
+            unit = canvas.psf_fwhm_arcsec[at] if _states_psf(tile) else 1.0
+            result[at] = width_of_stars(reader, tile) * unit
     return result
-
-
-def large_tiles(tiles: Sequence[Tile]) -> frozenset[Plane]:
-    """Return the image planes of tiles that are large enough to hold stars."""
-    return frozenset(tile.image for tile in tiles if min(tile.shape_px) >= MIN_TILE_PX)
-
-
-def dense_tiles(objects: ObjectTable, tiles: Sequence[Tile], *, grid: Grid) -> frozenset[Plane]:
-    """Return the image planes of large tiles from which so many of the objects are cut that reading stars adds little to them."""
-    # Small partitions have too few objects in all; only others load what finds the tile of each.
-    bound = dict.fromkeys((tile.image for tile in tiles), len(objects))
-    left = large_tiles(tiles) & _dense(tiles, bound, grid=grid)
-    return left & _dense(tiles, n_cutouts(objects, tiles), grid=grid) if left else left
-
-
-def _dense(tiles: Sequence[Tile], n_of_tile: Mapping[Plane, int], *, grid: Grid) -> frozenset[Plane]:
-    """Return the image planes of tiles whose strips are a small part of what the cutouts read, of which each tile has `n_of_tile`."""
-
-    def is_dense(tile: Tile) -> bool:
-        cutout_px = (grid.size_px * grid.pixel_scale_arcsec / tile.pixel_scale_arcsec) ** 2
-        strips_px = len(STRIPS) * STRIP_PX * tile.shape_px[1]
-        return strips_px <= MOST_READ * cutout_px * n_of_tile[tile.image]
-
-    return frozenset(tile.image for tile in tiles if is_dense(tile))
-
-
-def n_cutouts(objects: ObjectTable, tiles: Sequence[Tile]) -> dict[Plane, int]:
-    """Return how many cutouts are mainly made of each tile, by its image plane."""
-    counts: dict[Plane, int] = {}
-    for band in {tile.band for tile in tiles}:
-        of_band = [tile for tile in tiles if tile.band == band]
-        footprint = Footprint(of_band)
-        # (object,) place, -1 where no tile covers it
-        covering = footprint.covering(objects.ra_deg, objects.dec_deg)
-        of_place = np.bincount(covering[covering >= 0], minlength=footprint.n_places)
-        counts |= {
-            tile.image: int(of_place[place]) for tile, place in zip(of_band, footprint.place, strict=True)
-        }
-    return counts
 
 
 def _states_psf(tile: Tile) -> bool:
     return tile.psf is not None or math.isfinite(tile.psf_fwhm_arcsec)
-
-
-def _known_width(reader: TileReader, tile: Tile) -> float:
-    """Return the width of a tile's stars, which a process measures once for all partitions that take cutouts from the tile."""
-    if tile.identity is None:
-        return _width_of_stars(reader, tile)
-    # With all that is stated of the tile; its identity is that of its files.
-    key = digest(repr(tile))
-    if key not in _KNOWN_WIDTHS:
-        if len(_KNOWN_WIDTHS) >= MOST_KNOWN:
-            _KNOWN_WIDTHS.clear()
-        _KNOWN_WIDTHS[key] = _width_of_stars(reader, tile)
-    return _KNOWN_WIDTHS[key]
 
 
 def _width_of_stars(reader: TileReader, tile: Tile) -> float:
@@ -169,6 +107,9 @@ def _width_of_stars(reader: TileReader, tile: Tile) -> float:
         if n_stars >= ENOUGH_STARS:
             break
     return found
+
+
+width_of_stars: OncePerTile[float] = OncePerTile("stars", _width_of_stars)
 
 
 def _in_stated_units(reader: TileReader, tile: Tile, x: Floats, y: Floats, fwhm_px: Floats) -> Floats:

@@ -6,8 +6,7 @@ import pytest
 
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
-from galbatch.ingest import tile_read_cost
-from galbatch.ingest.pixels import read_cost
+from galbatch.ingest.pixels import read_cost, tile_read_cost
 
 SIDE = 4200
 PLANE_BYTES = SIDE * SIDE * 4

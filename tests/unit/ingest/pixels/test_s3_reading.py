@@ -14,9 +14,8 @@ from astropy.wcs import WCS
 from galbatch import storage
 from galbatch.core.types import Plane, Tile
 from galbatch.errors import TileError
-from galbatch.ingest import tile_read_cost
-from galbatch.ingest.cut.tile import stars
-from galbatch.ingest.pixels import Box, ExpectedReads, TileReader, read_cost
+from galbatch.ingest.cut.tile import dense
+from galbatch.ingest.pixels import Box, ExpectedReads, TileReader, read_cost, tile_read_cost
 from galbatch.ingest.pixels.planes import CompressedPlane, MappedPlane, RangedPlane, merged
 
 WINDOW_BYTES = 239 * 239 * 4
@@ -295,8 +294,8 @@ def test_a_block_is_cut_from_one_fetch_of_each_plane(
         return read_ranges(system, path, ranges)
 
     monkeypatch.setattr(storage.S3FileSystem, "read_ranges", counted)
-    # Strips in which the tile's stars are looked for are read once a tile, not with its blocks.
-    monkeypatch.setattr(stars, "MIN_TILE_PX", 1000)
+    # Windows and strips in which the tile's sky is measured, and its stars are looked for, are read once a tile, not with its blocks.
+    monkeypatch.setattr(dense, "MIN_TILE_PX", 1000)
     found, expected = (cut(table, [tile], size=48, scale=scale) for tile in (remote, local))
     for name in ("image", "mask", "variance", "flags", "psf_fwhm_arcsec"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
