@@ -34,7 +34,7 @@ MIN_PARTS = 5
 """With fewer parts in which there is sky, of nine, the level of a tile is unknown."""
 
 UNDETECTED_LIGHT = 0.05
-"""The light of sources that nothing detects raises the level by 0.02 to 0.12 of the pixels' noise in simulated tiles and by up to 0.09 in real
+"""The light of sources that nothing detects raises the level by 0.02 to 0.12 of the pixels' noise in simulated tiles and by up to 0.11 in real
 images of HSC and the Legacy Surveys: such an error is added to that by the parts' scatter."""
 
 ERROR_OF_MEDIAN = math.sqrt(math.pi / 2)
