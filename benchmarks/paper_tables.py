@@ -18,7 +18,8 @@ from harness import RESULTS
 from reproduce_gampen import paper_tables
 
 from galbatch import models, simulation
-from galbatch.models import PassSettings, evaluate
+from galbatch.models import Ensemble, HeldOut, PassSettings
+from galbatch.models.calibration import judge, run_held_out
 
 SIMULATION_SEED = 2051
 
@@ -41,13 +42,13 @@ def main() -> None:
         seed=SIMULATION_SEED,
     )
     labels = np.stack([drawn.truth[p.name].to_numpy() for p in bundle.metadata.parameters], axis=1)
+    metadata, held_out = bundle.metadata, HeldOut(drawn.images, labels)
+    outputs = run_held_out(bundle, held_out, PassSettings(n_passes=args.passes))
+    (factors,) = Ensemble((bundle,), True).inflation_factors
     found = {
-        name: evaluate(
-            bundle, drawn.images, labels, passes=PassSettings(n_passes=args.passes), calibrated=is_calibrated
-        )
-        for name, is_calibrated in (("as trained", False), ("corrected", True))
+        "as trained": judge(outputs, metadata, held_out),
+        "corrected": judge(outputs, metadata, held_out, factors=factors),
     }
-    metadata = bundle.metadata
     content = {
         "question": __doc__.splitlines()[0],
         "training": metadata.training,

@@ -15,6 +15,7 @@ import typer.main
 from curves import false_alarms, spoiled_curves
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from reproduction import paper_coverage, paper_residuals
 
 from galbatch import ingest, models
 from galbatch.cli import app as cli
@@ -309,6 +310,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "PHOTOMETRY": lambda: column_table(photometry_columns(("g",))),
     "PROVENANCE": lambda: column_table(provenance_columns(("g",))),
     "FALSE_ALARMS": false_alarms,
+    "PAPER_COVERAGE": paper_coverage,
+    "PAPER_RESIDUALS": paper_residuals,
     "SPOILED_CURVES": spoiled_curves,
     "VERSIONS": versions,
     "README": readme,
