@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from harness import RESULTS
 from spoiled import NETWORK, PASSES, SIMULATION_SEED
-from spoiled_scenes import CLEAN, ROWS, WIDER, Scene, cutouts, drawn
+from spoiled_scenes import CLEAN, WIDER, Scene, cutouts, drawn
 
 from galbatch import models
 from galbatch.config import PosteriorConfig
@@ -46,7 +46,7 @@ def posteriors(bundle: models.Bundle, scene: Scene) -> dict[str, dict[str, Any]]
     """Return the columns of the network for the images of each row."""
     found = {}
     for name in TRAINED_ON:
-        block = cutouts(scene, ROWS[name](scene))
+        block = cutouts(scene, name)
         inputs = models.BlockInputs(block, np.ones(len(block), np.bool_), max_missing_share=0.5)
         posterior = PosteriorConfig(passes=PASSES)
         found[name] = models.infer_block(bundle, inputs, name=NETWORK, posterior=posterior)

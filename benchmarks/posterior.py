@@ -46,7 +46,7 @@ Images = npt.NDArray[np.float32]
 
 SIMULATION_SEED = 2031
 N_DRAWS = 1000  # of the paper
-TOLERANCES = (0.4, 0.3, 0.25, 0.2, 0.15, 0.125, 0.1, 0.075, 0.05)
+TOLERANCES = (0.4, 0.3, 0.25, 0.2, 0.15, 0.125, 0.1, 0.09, 0.075, 0.05)
 SHARES = (0.05, 0.5)
 PIECE = 500  # passes that are kept at a time
 KDE_POINTS = 1000
