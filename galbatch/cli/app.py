@@ -50,14 +50,10 @@ class Commands(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        with signals_interrupt() as was_interrupted:
-            try:
+        try:
+            with signals_interrupt(typer.Exit):
                 return super().invoke(ctx)
-            except typer.Exit:
-                raise
-            except (KeyboardInterrupt, Exception) as error:
-                if not (was_interrupted() or isinstance(error, KeyboardInterrupt)):
-                    raise
+        except KeyboardInterrupt:
             # typer would end silently.
             print_error("galbatch: stopped; what is done stays, the same command continues from there")
             raise typer.Exit(STOPPED_EXIT_CODE) from None

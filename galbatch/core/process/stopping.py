@@ -69,11 +69,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Interrupting:
-    """Handlers of signals and of ignored exceptions within `signals_interrupt`."""
+    """Handlers of signals and of exceptions within `signals_interrupt`."""
 
-    def __init__(self, outside: int) -> None:
-        self.outside = outside
-        self.was_raised = False
+    def __init__(self, outside: int, answers: tuple[type[Exception], ...]) -> None:
+        self.outside, self.answers = outside, answers
+        self.raised = ""
         self.waiting: dict[int, threading.Timer] = {}
         self.hook_before = sys.unraisablehook
 
@@ -81,8 +81,15 @@ class _Interrupting:
         if _n_finishing(frame) > self.outside:
             self.send_again(number)
         else:
-            self.was_raised = True
-            raise Interrupted(signal.Signals(number).name)
+            self.raised = signal.Signals(number).name
+            raise Interrupted(self.raised)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.raised and isinstance(error, Exception) and not isinstance(error, self.answers):
+            raise Interrupted(self.raised) from error
 
     def see_ignored(self, ignored: Any) -> None:
         if isinstance(ignored.exc_value, Interrupted):
@@ -99,21 +106,17 @@ class _Interrupting:
 
 
 @contextmanager
-def signals_interrupt() -> Iterator[Callable[[], bool]]:
+def signals_interrupt(*answers: type[Exception]) -> Iterator[None]:
     """Within the context, SIGTERM and SIGINT raise `Interrupted`, so that locks are given back and workers end.
 
     One that comes during an import, or while pydantic makes a model, waits for its end. An `Interrupted` that is raised where Python
-    ignores exceptions, as in ``__del__``, is raised again.
-
-    Yields
-    ------
-    callable
-        Returns whether a signal was raised: if so, an exception of another kind is what a library made of `Interrupted`.
+    ignores exceptions, as in ``__del__``, is raised again. An exception that follows one is what a library made of it, and leaves the
+    context as `Interrupted`, unless it is among `answers`: those by which a command says itself how it ends.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield
         return
-    within = _Interrupting(outside=_n_finishing(sys._getframe()))
+    within = _Interrupting(_n_finishing(sys._getframe()), answers)
     before = {number: signal.getsignal(number) for number in ASKING}
     sys.unraisablehook = within.see_ignored
     for number, handler in before.items():
@@ -121,7 +124,8 @@ def signals_interrupt() -> Iterator[Callable[[], bool]]:
         if handler is not signal.SIG_IGN:
             signal.signal(number, within.interrupt)
     try:
-        yield lambda: within.was_raised
+        with within:
+            yield
     finally:
         for timer in within.waiting.values():
             timer.cancel()

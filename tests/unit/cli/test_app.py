@@ -8,6 +8,7 @@ import sys
 from typing import get_args
 
 import pytest
+import typer
 import typer.main
 from typer.testing import CliRunner
 
@@ -192,11 +193,21 @@ def test_a_fault_of_disk_or_network_is_told_without_traceback(monkeypatch, capsy
     )
 
 
-def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
+def stopped(*_, **__):
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("galbatch.models.demo_bundles", stopped)
+
+def converted(*_, **__):
+    """As the compiler of pydantic's models makes its own error of a signal."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        raise ValueError(f"error building a model: {error}") from None
+
+
+@pytest.mark.parametrize("ends", [stopped, converted])
+def test_who_stops_a_command_is_told_what_stays(ends, monkeypatch, capsys):
+    monkeypatch.setattr("galbatch.models.demo_bundles", ends)
     monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -206,23 +217,19 @@ def test_who_stops_a_command_is_told_what_stays(monkeypatch, capsys):
     )
 
 
-def test_a_signal_that_a_library_turns_into_its_own_error_stops_a_command(monkeypatch, capsys):
-    """As the compiler of pydantic's models does."""
-
-    def converted(*_, **__):
+def test_a_command_that_says_itself_how_it_ends_is_believed(monkeypatch, capsys):
+    def answered(*_, **__):
         try:
             signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt as error:
-            raise ValueError(f"error building a model: {error}") from None
+        except KeyboardInterrupt:
+            raise typer.Exit(3) from None
 
-    monkeypatch.setattr("galbatch.models.demo_bundles", converted)
+    monkeypatch.setattr("galbatch.models.demo_bundles", answered)
     monkeypatch.setattr(sys, "argv", ["galbatch", "models", "list"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 75
-    assert capsys.readouterr().err == (
-        "galbatch: stopped; what is done stays, the same command continues from there\n"
-    )
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
