@@ -80,8 +80,10 @@ class GaussianPasses:
         return NormalMarginal(self.mean[..., index, None], width[..., None], n_members=self.n_members)
 
     def within(self) -> Floats:
-        n_passes = self.factor.shape[1]
-        return np.einsum("otik,otjk->oij", self.factor, self.factor) / n_passes
+        n_objects, n_passes, n, _ = self.factor.shape
+        # One product of matrices for each object: the passes and the factors' columns are summed over together.
+        rows = np.moveaxis(self.factor, 2, 1).reshape(n_objects, n, n_passes * n)
+        return rows @ np.swapaxes(rows, 1, 2) / n_passes
 
     def covariance(self) -> Floats:
         return total_covariance(self)

@@ -6,7 +6,6 @@ passes does not depend on other objects.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -124,9 +123,7 @@ class StoppingRule:
                     passes, quantities, self.levels, draws=draws, allows_jumps=self.learned is None
                 )
             )
-        # All arrays have objects along the first axis.
-        names = [field.name for field in dataclasses.fields(QuantileEstimate)]
-        found = QuantileEstimate(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        found = QuantileEstimate.join(parts)
         return found if self.learned is None else self.learned.replace_errors(found, outputs[0].shape[1])
 
 
@@ -211,14 +208,18 @@ class StoppedObjects:
     rows : (object,) indices in the block
     raws : passes and features of each bundle; a bundle without dropout repeats its single pass
     keys : one array (object, pass) int64 per bundle
-    stopping_error : (object,) float64, error by which it was decided to stop (see `QuantileEstimate`); None where the number of
-        passes is fixed
+    estimate : estimate by which it was decided to stop, from these passes; None where the number of passes is fixed
     """
 
     rows: Rows
     raws: tuple[RawPasses, ...]
     keys: tuple[Keys, ...]
-    stopping_error: npt.NDArray[np.float64] | None
+    estimate: QuantileEstimate | None
+
+    @property
+    def stopping_error(self) -> npt.NDArray[np.float64] | None:
+        """The error by which it was decided to stop, (object,) float64, as in `QuantileEstimate`; None as `estimate`."""
+        return None if self.estimate is None else self.estimate.stopping_error
 
     @property
     def n_passes(self) -> int:
@@ -239,12 +240,12 @@ def join_stopped(parts: Sequence[StoppedObjects]) -> StoppedObjects:
     """Return the objects of several groups, all with the same number of passes, as one part."""
     if len(parts) == 1:
         return parts[0]
-    errors = [part.stopping_error for part in parts if part.stopping_error is not None]
+    estimates = [part.estimate for part in parts if part.estimate is not None]
     return StoppedObjects(
         np.concatenate([part.rows for part in parts]),
         tuple(join_raw_passes(raws) for raws in zip(*(part.raws for part in parts), strict=True)),
         tuple(np.concatenate(keys) for keys in zip(*(part.keys for part in parts), strict=True)),
-        np.concatenate(errors) if errors else None,
+        QuantileEstimate.join(estimates) if estimates else None,
     )
 
 
@@ -325,7 +326,6 @@ class AdaptiveSampling:
         self.audit = BlockAudit(audited, rule.levels)
         self.device = device
         self._audited = audited
-        self._stopping_error = np.full(len(audited), np.nan)
         # The number of passes before which an object cannot stop. An estimate costs as much as some passes.
         self._due = np.zeros(len(audited))
         self._running: list[_RunningObjects] = []
@@ -346,10 +346,10 @@ class AdaptiveSampling:
             self._advance()
             stopped = []
             for place, objects in enumerate(self._running):
-                stops = self._judge(objects)
-                stopped.append(objects.take(stops))
+                stops, estimate = self._judge(objects)
+                stopped.append((objects.take(stops), estimate))
                 self._running[place] = objects.take(~stops)
-            yield [self._stopped(part) for part in stopped if len(part.rows)]
+            yield [self._stopped(part, estimate) for part, estimate in stopped if len(part.rows)]
             self._running = [part for part in self._running if len(part.rows)]
 
     def _admit(self, groups: Iterator[ObjectGroup], n_places: Callable[[ObjectGroup], int]) -> bool:
@@ -401,30 +401,32 @@ class AdaptiveSampling:
     def _next_checkpoint(self, n_passes: int) -> int:
         return next(point for point in self.rule.checkpoints if point > n_passes)
 
-    def _judge(self, objects: _RunningObjects) -> npt.NDArray[np.bool_]:
-        """Return which objects stop now, (object,) bool."""
+    def _judge(self, objects: _RunningObjects) -> tuple[npt.NDArray[np.bool_], QuantileEstimate | None]:
+        """Return which objects stop now, (object,) bool, and the estimates of these; None where the number of passes is fixed."""
         rows, n_passes = objects.rows, objects.n_passes
         is_last = n_passes == self.rule.checkpoints[-1]
         # A fixed number of passes is the only checkpoint, and needs no estimate.
         if not self.rule.is_adaptive:
-            return np.ones(len(rows), np.bool_)
+            return np.ones(len(rows), np.bool_), None
         finite = _finite(objects.outputs)
-        is_due = (self._due[rows] <= n_passes) | is_last
-        converged = np.zeros(len(rows), np.bool_)
+        # More passes do not help objects with non-finite outputs.
+        is_due = (self._due[rows] <= n_passes) | is_last | ~finite
+        stops, estimate = is_last | ~finite, None
         if is_due.any():
             judged = objects.take(is_due)
             found = self.rule.estimate(judged.outputs, judged.keys(self._sources))
-            self._stopping_error[judged.rows] = found.stopping_error
             self._due[judged.rows] = self.rule.needed_passes(found, n_passes)
-            converged[is_due] = found.converged(self.rule.tolerance)
+            converged = found.converged(self.rule.tolerance)
             compare = self.audit.compare if is_last else self.audit.stop
-            compare(judged.rows, found, n_passes, which=(finite & (converged | is_last))[is_due])
-            # Audited objects that could stop are estimated once more, from all passes.
-            self._due[judged.rows[self._audited[judged.rows] & converged[is_due]]] = np.inf
-        # More passes do not help objects with non-finite outputs; audited ones run on to the last checkpoint.
-        return is_last | ~finite | (converged & ~self._audited[rows])
+            compare(judged.rows, found, n_passes, which=finite[is_due] & (converged | is_last))
+            # Audited objects run on to the last checkpoint; those that could stop are estimated once more there, from all passes.
+            audited = self._audited[judged.rows]
+            self._due[judged.rows[audited & converged]] = np.inf
+            stops[is_due] |= converged & ~audited
+            estimate = found.rows(stops[is_due])
+        return stops, estimate
 
-    def _stopped(self, objects: _RunningObjects) -> StoppedObjects:
+    def _stopped(self, objects: _RunningObjects, estimate: QuantileEstimate | None) -> StoppedObjects:
         """Return objects that have stopped, with their largest features."""
         raws = []
         for source, part, outputs in zip(self._sources, objects.passes, objects.outputs, strict=True):
@@ -435,7 +437,7 @@ class AdaptiveSampling:
             objects.rows,
             tuple(raws),
             tuple(objects.keys(self._sources)),
-            self._stopping_error[objects.rows] if self.rule.is_adaptive else None,
+            estimate,
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from galbatch.config import PosteriorConfig
-from galbatch.core.columns import EMBEDDING, MC_ERROR, MODEL_FLAGS, OOD_DISTANCE, PASSES
+from galbatch.core.columns import EMBEDDING, MODEL_FLAGS, OOD_DISTANCE, PASSES
 from galbatch.core.flags import ModelFlag
 from galbatch.core.types import CutoutBlock
 from galbatch.errors import BundleError
@@ -427,6 +427,7 @@ class _BlockRunner:
             stopped.keys,
             method=self.posterior.method,
             quantiles=self.posterior.quantiles,
+            estimate=stopped.estimate,
         )
         found, overflows = without_overflow(found)
         good = stopped.finite & all_finite(
@@ -434,9 +435,6 @@ class _BlockRunner:
         )
         for key, column in found.items():
             values[key.name(name)][rows[good]] = column[good]
-        if self.rule.learned is not None and stopped.stopping_error is not None:
-            # The error that is expected, by which objects stop, not the one that their own passes happen to show.
-            values[MC_ERROR.name(name)][rows[good]] = stopped.stopping_error[good]
         values[PASSES.name(name)][rows] = stopped.n_passes
         if self.ensemble.embedding is not None:
             values[EMBEDDING.name(name)][rows[good]] = self.embedding(stopped.raws[0])[good]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from galbatch.models.posterior import (
     Marginal,
     Passes,
     Quantity,
+    Rows,
+    SolvedQuantiles,
     draws_quantiles,
     member_errors,
     posterior_std,
@@ -110,6 +112,24 @@ class QuantileEstimate:
     def converged(self, tolerance: float) -> npt.NDArray[np.bool_]:
         """Return whether the error by which objects stop is at most the tolerance, (object,) bool."""
         return self.stopping_error <= tolerance
+
+    def solved(self, number: int) -> SolvedQuantiles:
+        """Return the quantiles of the quantity with this number, for its summary."""
+        return SolvedQuantiles(self.output[:, number], self.error[:, number].max(axis=1))
+
+    def rows(self, some: Rows | npt.NDArray[np.bool_]) -> QuantileEstimate:
+        """Return the estimates of some objects, by a slice, indices, or (object,) bool."""
+        return QuantileEstimate(*(part[some] for part in self._parts))
+
+    @classmethod
+    def join(cls, estimates: Sequence[QuantileEstimate]) -> QuantileEstimate:
+        """Return the estimates of several sets of objects as one."""
+        return cls(*(np.concatenate(parts) for parts in zip(*(one._parts for one in estimates), strict=True)))
+
+    @property
+    def _parts(self) -> tuple[Floats, ...]:
+        """All arrays, which have objects along the first axis."""
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
 def estimate_quantiles(

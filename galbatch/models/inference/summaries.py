@@ -27,12 +27,14 @@ from galbatch.models.bundle import Ensemble, EnsembleInfo
 from galbatch.models.heads.device import passes_on_device, reads_tensors
 from galbatch.models.inference.results import correlated_pairs
 from galbatch.models.inference.sampling import RawPasses
+from galbatch.models.inference.stopping import QuantileEstimate, estimate_quantiles
 from galbatch.models.metadata import ParameterInfo
 from galbatch.models.networks import member_keys
 from galbatch.models.posterior import (
     Passes,
     PointPasses,
     Quantity,
+    SolvedQuantiles,
     correlation_of,
     gridded_mass,
     quantities_of,
@@ -67,6 +69,7 @@ def columns_of(
     *,
     method: str,
     quantiles: Sequence[float],
+    estimate: QuantileEstimate | None = None,
 ) -> Values:
     """Return the result columns (object,) that can be computed from passes alone.
 
@@ -80,6 +83,7 @@ def columns_of(
     keys : one array (object, pass) int64 per bundle
     method : mixture or samples, as in ``[posterior]``
     quantiles : levels in (0, 1), rising
+    estimate : estimate of these quantiles from all these passes, whose errors the catalog states; None: it is made here
     """
     parts = [
         _columns_of_some(
@@ -88,6 +92,7 @@ def columns_of(
             [part[some] for part in keys],
             method=method,
             quantiles=quantiles,
+            estimate=None if estimate is None else estimate.rows(some),
         )
         for some in slices_of([raw.outputs for raw in raws])
     ]
@@ -146,6 +151,7 @@ def _columns_of_some(
     *,
     method: str,
     quantiles: Sequence[float],
+    estimate: QuantileEstimate | None,
 ) -> Values:
     """Return the columns of a few objects; parameters as for `columns_of`."""
     passes, draws = posterior_of(ensemble, [raw.outputs for raw in raws], keys, method=method)
@@ -154,13 +160,14 @@ def _columns_of_some(
         (parameter,) = metadata.parameters
         vector = {ColumnKey(Statistic.VECTOR, parameter.name): passes.mean.mean(axis=1)}
         return vector | _feature_values(raws[0], metadata.n_top_features)
-    found: Values = {}
-    errors = []
-    for quantity in quantities_of(metadata.parameters):
-        values, error = quantity_values(passes, draws, quantity=quantity, levels=quantiles)
-        found |= values
-        errors.append(error)
-    found[MC_ERROR] = np.max(errors, axis=0)
+    quantities = quantities_of(metadata.parameters)
+    if estimate is None:
+        estimate = estimate_quantiles(passes, quantities, quantiles, draws=draws, allows_jumps=False)
+    found: Values = {MC_ERROR: estimate.mc_error}
+    for number, quantity in enumerate(quantities):
+        found |= quantity_values(
+            passes, draws, quantity=quantity, levels=quantiles, solved=estimate.solved(number)
+        )
     posterior = passes if draws is None else PointPasses(draws, passes.n_members)
     for grid in ensemble.densities:
         found |= _grid_values(posterior, grid, metadata.parameters)
@@ -196,15 +203,16 @@ def quantity_values(
     *,
     quantity: Quantity,
     levels: Sequence[float],
-) -> tuple[Values, npt.NDArray[np.float64]]:
-    """Return one quantity's columns (object,), its label among them, and the Monte Carlo error (object,) of its quantiles.
+    solved: SolvedQuantiles | None = None,
+) -> Values:
+    """Return one quantity's columns (object,), its label among them.
 
     The posterior is that of `posterior_of`: draws, or without them the mixture of the passes.
     """
     summary = (
-        summarize_mixture(passes, quantity, levels)
+        summarize_mixture(passes, quantity, levels, solved=solved)
         if draws is None
-        else summarize_draws(draws, quantity, levels, passes=passes)
+        else summarize_draws(draws, quantity, levels, passes=passes, solved=solved)
     )
     found: Values = {
         ColumnKey(Statistic.QUANTILE, quantity.name, level=level): summary.quantiles[:, i]
@@ -224,7 +232,7 @@ def quantity_values(
             high = np.inf if label.at_most is None else label.at_most
             labels[(median >= low) & (median <= high)] = label.text
         found[ColumnKey(Statistic.LABEL, quantity.name)] = labels
-    return found, summary.mc_error
+    return found
 
 
 def _grid_values(posterior: Passes, grid: DensityGrid, parameters: Sequence[ParameterInfo]) -> Values:

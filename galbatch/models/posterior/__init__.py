@@ -34,7 +34,12 @@ from galbatch.models.posterior.quantiles import (
     solve_quantiles,
 )
 from galbatch.models.posterior.quantity import Quantity, quantities_of
-from galbatch.models.posterior.summaries import Summary, summarize_draws, summarize_mixture
+from galbatch.models.posterior.summaries import (
+    SolvedQuantiles,
+    Summary,
+    summarize_draws,
+    summarize_mixture,
+)
 from galbatch.models.posterior.transforms import fitted, from_output, log_slope, output_limits, to_output
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "PooledPasses",
     "Quantity",
     "Rows",
+    "SolvedQuantiles",
     "Summary",
     "correlation_of",
     "density_scores",

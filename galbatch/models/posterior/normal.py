@@ -141,13 +141,11 @@ class NormalMarginal:
         total = share.sum(axis=0)
         within = np.maximum(1.0 - below - above, 0.0)
         share *= np.divide(within, total, out=np.zeros_like(total), where=total > 0)
-        values = [function(x), *(function(np.array([[[end]]])) for end in limits)]
+        values = [function(x), *(function(np.full((1, 1, 1, 1), end)) for end in limits)]
         shares = [share, below[None], above[None]]
 
         def averaged(powers: list[Floats]) -> Floats:
-            # An atom without probability counts nothing, also where the function is infinite there.
-            parts = zip(powers, shares, strict=True)
-            return sum(np.where(mass > 0, mass * value, 0.0).sum(axis=0) for value, mass in parts)
+            return sum(_summed(*pair) for pair in zip(shares, powers, strict=True))
 
         means = averaged(values)
         variances = averaged([np.square(value - means) for value in values])
@@ -209,6 +207,14 @@ def _unit_normal(z: Floats, *, out: Floats) -> Floats:
     np.square(z, out=out)
     out *= -0.5
     return np.exp(out, out=out)
+
+
+def _summed(mass: Floats, values: Floats) -> Floats:
+    """Return the sums of mass x value over the points, the first axis; a point without probability counts nothing, also if its value is infinite."""
+    found = np.einsum("n...,n...->...", mass, values)
+    if np.isfinite(found).all():
+        return found
+    return np.where(mass > 0, mass * values, 0.0).sum(axis=0)
 
 
 def _weighted(values: Floats, weights: Floats) -> Floats:

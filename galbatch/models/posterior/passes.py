@@ -56,7 +56,7 @@ def total_covariance(passes: Passes) -> Floats:
     """Return the covariance (object, parameter, parameter) within the passes and between their means."""
     # Law of total covariance: the mean of the covariances plus the covariance of the means.
     centered = passes.mean - passes.mean.mean(axis=1, keepdims=True)
-    between = np.einsum("oti,otj->oij", centered, centered) / centered.shape[1]
+    between = np.swapaxes(centered, 1, 2) @ centered / centered.shape[1]
     return passes.within() + between
 
 

@@ -22,7 +22,7 @@ from galbatch.models.posterior.quantiles import parts_of, quantile_error
 from galbatch.models.posterior.quantity import Quantity
 from galbatch.models.posterior.transforms import output_limits, steepness
 
-__all__ = ["Summary", "summarize_draws", "summarize_mixture"]
+__all__ = ["SolvedQuantiles", "Summary", "summarize_draws", "summarize_mixture"]
 
 # The number of quadrature points by the largest standard deviation of a component after the transform, as a change of ln(value).
 # Relative errors of means and standard deviations: 1e-9 up to 0.5, 4e-7 up to 1.25, 1e-6 up to 2, 1e-4 up to 3.
@@ -56,7 +56,23 @@ class Summary:
     mc_error: Floats
 
 
-def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike) -> Summary:
+@dataclass(frozen=True)
+class SolvedQuantiles:
+    """Quantiles of one quantity that are known already, since an object stopped by them: to solve them again is half of a summary.
+
+    Attributes
+    ----------
+    output : (object, level) float64, standardized value of the parameter at each of the quantity's levels
+    mc_error : (object,) float64, as in `Summary`
+    """
+
+    output: Floats
+    mc_error: Floats
+
+
+def summarize_mixture(
+    passes: Passes, quantity: Quantity, levels: npt.ArrayLike, *, solved: SolvedQuantiles | None = None
+) -> Summary:
     """Return the summary of the mixture over the passes.
 
     Mean and standard deviation are computed by quadrature in the quantity's unit. `epistemic_std` is the standard deviation of
@@ -70,17 +86,20 @@ def summarize_mixture(passes: Passes, quantity: Quantity, levels: npt.ArrayLike)
     passes : joint distributions of each object and pass
     quantity : quantity to summarize
     levels : (level,) in (0, 1), rising
+    solved : the quantiles of these passes at these levels; None: they are solved here
     """
     marginal = passes.marginal(quantity.index)
-    output = marginal.quantiles(quantity.levels(np.asarray(levels, dtype=np.float64)))
+    if solved is None:
+        output = marginal.quantiles(quantity.levels(np.asarray(levels, dtype=np.float64)))
+        solved = SolvedQuantiles(output, quantile_error(marginal, output)[0].max(axis=1))
     mean, std, epistemic = _moments(marginal, quantity)
     found = Summary(
-        np.maximum.accumulate(quantity.value(output), axis=1),
+        np.maximum.accumulate(quantity.value(solved.output), axis=1),
         mean,
         std,
         mixture_mode(marginal, quantity),
         epistemic,
-        quantile_error(marginal, output)[0].max(axis=1),
+        solved.mc_error,
     )
     rows = _rows_near_zero(found, quantity)
     if not len(rows):
@@ -139,7 +158,12 @@ def _moment_points(marginal: Marginal, quantity: Quantity) -> npt.NDArray[np.int
 
 
 def summarize_draws(
-    draws: Floats, quantity: Quantity, levels: npt.ArrayLike, *, passes: Passes | None = None
+    draws: Floats,
+    quantity: Quantity,
+    levels: npt.ArrayLike,
+    *,
+    passes: Passes | None = None,
+    solved: SolvedQuantiles | None = None,
 ) -> Summary:
     """Return the summary of draws, one from each pass: method `samples` of the GaMPEN paper, and point heads.
 
@@ -152,20 +176,23 @@ def summarize_draws(
     quantity : quantity to summarize
     levels : (level,) in (0, 1), rising
     passes : distributions from which the draws were made; None: the draws are the passes, as for a point head
+    solved : the quantiles of these draws at these levels; None: they are computed here
     """
     output = draws[..., quantity.index]
-    wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
     source = PointPasses(draws) if passes is None else passes
-    at_levels, error = draws_quantiles(output, wanted, n_members=source.n_members)
+    if solved is None:
+        wanted = quantity.levels(np.asarray(levels, dtype=np.float64))
+        at_levels, error = draws_quantiles(output, wanted, n_members=source.n_members)
+        solved = SolvedQuantiles(at_levels, error.max(axis=1))
     values = quantity.value(output)
     found = Summary(
-        np.maximum.accumulate(quantity.value(at_levels), axis=1),
+        np.maximum.accumulate(quantity.value(solved.output), axis=1),
         values.mean(axis=1),
         values.std(axis=1),
         kernel_mode(values),
         # Of the passes' own means: draws scatter by the passes' widths as well.
         _moments(source.marginal(quantity.index), quantity)[2],
-        error.max(axis=1),
+        solved.mc_error,
     )
     rows = _rows_near_zero(found, quantity)
     if not len(rows):

@@ -64,10 +64,13 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     -------
     float64 array of that shape, in the parameter's unit and within its limits; with logit exactly 0 or 1 at or beyond these
     """
-    y = np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location
+    y = np.asarray(np.asarray(output, dtype=np.float64) * parameter.scale + parameter.location)
     with np.errstate(over="ignore", under="ignore"):
         if parameter.transform == "logit":
-            values = np.asarray(scipy.special.expit(y))
+            # 1 / (1 + exp(-y)) in place: scipy's expit takes four times as long.
+            values = np.exp(np.negative(y, out=y), out=y)
+            values += 1.0
+            np.divide(1.0, values, out=values)
         elif parameter.transform == "ln":
             values = np.exp(y)
         elif parameter.transform == "log10":
@@ -81,7 +84,11 @@ def from_output(output: npt.ArrayLike, parameter: ParameterInfo) -> Floats:
     low, high = parameter.limits
     if parameter.transform == "logit":
         # Rounding on the way to a limit and back must not leave a value just inside.
-        at_low, at_high = values <= low * (1 + ROUND_OFF), 1 - values <= (1 - high) * (1 + ROUND_OFF)
+        first, last = low * (1 + ROUND_OFF), (1 - high) * (1 + ROUND_OFF)
+        # Most arrays are many points of a quadrature, all between the limits.
+        if values.size and values.min() > first and 1 - values.max() > last:
+            return values
+        at_low, at_high = values <= first, 1 - values <= last
         values = np.array(values)
         values[at_low], values[at_high] = 0.0, 1.0
         return values

@@ -30,6 +30,7 @@ from galbatch.models.inference import Sampler, StoppingRule, estimate_quantiles,
 from galbatch.models.inference import block as infer_module
 from galbatch.models.networks import is_audited, keyed_dropout
 from galbatch.models.posterior import quantities_of
+from galbatch.models.posterior.normal import NormalMarginal
 
 X = ParameterInfo("x", "", "", "identity", location=2.0, scale=0.5)
 Y = ParameterInfo("y", "", "", "identity", location=-1.0, scale=3.0)
@@ -287,6 +288,59 @@ def test_without_dropout_one_pass_is_enough(shaky, block):
     found = infer(shaky(rate=0.0), block(5))
     assert (found["m_passes"] == 1).all()
     assert (found["m_mc_error"] == 0).all()
+
+
+class TestQuantilesAreSolvedOnce:
+    """Those by which an object stopped are the catalog's; they are solved again only where nothing stopped by them."""
+
+    @pytest.mark.parametrize("method", ["mixture", "samples"])
+    @pytest.mark.parametrize("kind", NETWORKS)
+    def test_an_estimate_gives_the_columns_of_a_summary_without_one(
+        self, shaky, block, kind, method, monkeypatch
+    ):
+        network, objects, compared = NETWORKS[kind](shaky), block(), []
+        objects.image[5] = np.nan
+        objects.image[6, 0, 24, 24] = (
+            3e38  # its passes overflow, so that it stops at once without an estimate that is due
+        )
+        summarize = infer_module.columns_of
+
+        def both(*arguments, estimate, **options):
+            found = summarize(*arguments, estimate=estimate, **options)
+            again = summarize(*arguments, **options)
+            assert found.keys() == again.keys()
+            for key, column in found.items():
+                np.testing.assert_allclose(column, again[key], rtol=1e-9, atol=1e-9, err_msg=str(key))
+            compared.append((len(column), estimate is not None))
+            return found
+
+        monkeypatch.setattr(infer_module, "columns_of", both)
+        posterior = ADAPTIVE.model_copy(update={"method": method})
+        infer(network, objects, posterior)
+        infer(network, objects, fixed(20, posterior))
+        assert sum(n for n, has_estimate in compared if has_estimate) == 39
+        assert sum(n for n, has_estimate in compared if not has_estimate) == 39
+
+    def test_none_is_solved_for_a_summary(self, shaky, block, monkeypatch):
+        """Of 40 objects that stop at many numbers of passes."""
+        solved, inside = [], []
+        quantiles, summarize = NormalMarginal.quantiles, infer_module.columns_of
+
+        def counted(marginal, levels):
+            solved.append(bool(inside))
+            return quantiles(marginal, levels)
+
+        def noted(*arguments, **options):
+            inside.append(1)
+            found = summarize(*arguments, **options)
+            inside.pop()
+            return found
+
+        monkeypatch.setattr(NormalMarginal, "quantiles", counted)
+        monkeypatch.setattr(infer_module, "columns_of", noted)
+        infer(shaky(), block())
+        assert solved
+        assert not any(solved)
 
 
 class TestThreads:

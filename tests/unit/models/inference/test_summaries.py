@@ -21,7 +21,7 @@ def values_of(mean, std, draws=None, parameter=RADIUS):
     passes = GaussianPasses(np.reshape(mean, (1, -1, 1)), np.reshape(std, (1, -1, 1, 1)))
     drawn = None if draws is None else np.reshape(draws, (1, -1, 1))
     (quantity,) = quantities_of([parameter])
-    found, _ = quantity_values(passes, drawn, quantity=quantity, levels=LEVELS)
+    found = quantity_values(passes, drawn, quantity=quantity, levels=LEVELS)
     return {key.statistic: column[0] for key, column in found.items()}
 
 
@@ -50,14 +50,14 @@ def test_columns_are_finite_where_nothing_varies(draws):
 def test_columns_are_named_by_their_statistic_and_quantity():
     (quantity,) = quantities_of([RADIUS])
     passes = GaussianPasses(np.zeros((3, 2, 1)), np.ones((3, 2, 1, 1)))
-    found, error = quantity_values(passes, None, quantity=quantity, levels=LEVELS)
-    assert found[ColumnKey(Statistic.QUANTILE, "re_arcsec", level=0.5)].shape == error.shape == (3,)
+    found = quantity_values(passes, None, quantity=quantity, levels=LEVELS)
+    assert found[ColumnKey(Statistic.QUANTILE, "re_arcsec", level=0.5)].shape == (3,)
 
 
 def test_moments_too_large_for_the_catalog_leave_the_quantiles():
     """Of a very wide lognormal, 24 in ln, the mean is exp(288): the median is as good as any."""
     passes = GaussianPasses(np.zeros((2, 1, 1)), np.reshape([0.3, 40.0], (2, 1, 1, 1)))
-    columns, _ = quantity_values(passes, None, quantity=quantities_of([RADIUS])[0], levels=LEVELS)
+    columns = quantity_values(passes, None, quantity=quantities_of([RADIUS])[0], levels=LEVELS)
     found, overflows = without_overflow(columns)
     assert overflows.tolist() == [False, True]
     for statistic in (Statistic.MEAN, Statistic.STD):
