@@ -145,7 +145,7 @@ class NormalMarginal:
         shares = [share, below[None], above[None]]
 
         def averaged(powers: list[Floats]) -> Floats:
-            return sum(_summed(*pair) for pair in zip(shares, powers, strict=True))
+            return np.sum([_summed(*pair) for pair in zip(shares, powers, strict=True)], axis=0)
 
         means = averaged(values)
         variances = averaged([np.square(value - means) for value in values])

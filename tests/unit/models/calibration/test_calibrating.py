@@ -342,7 +342,7 @@ def test_labels_without_a_transform_are_refused(oracles, held_out):
 def test_a_network_that_fails_on_most_objects_is_told(oracles, held_out):
     bundle = oracles()
 
-    class Failing:
+    class Failing(torch.nn.Module):
         dropout_rate = 0.1
 
         def prefix(self, images):

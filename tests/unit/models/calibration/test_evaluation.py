@@ -27,10 +27,11 @@ UNIT_NJY = 10 ** (0.4 * (31.4 - 27.0))
 IDENTITY = ParameterInfo("x", "", "", "identity")
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """Knows the mean of each posterior (pixel 0) and its width; nothing else of the image counts."""
 
     def __init__(self, log_d):
+        super().__init__()
         self.log_d = log_d
 
     def prefix(self, images):
