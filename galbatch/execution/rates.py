@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from galbatch.core.types import CutoutBlock, ObjectTable
 from galbatch.errors import BundleError
 from galbatch.execution import tasks
 from galbatch.execution.networks import auxiliary_of, execution_of, load_network, require_engine
+from galbatch.models.networks import is_audited
 from galbatch.planning import InferenceMemory, ModelPlan, Plan, project_inference
 
 __all__ = ["NetworkRate", "Rates", "measure_memory", "measure_rates"]
@@ -243,12 +245,16 @@ class _Measured:
         self, posterior: PosteriorConfig, n_objects: int
     ) -> tuple[float, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Run the first objects with pixels; return the seconds taken, and passes and errors (object,) of those that had any."""
+        inputs = models.BlockInputs(self.cutouts, self.has_pixels, auxiliary=self.auxiliary, ids=self.ids)
+        # Audited objects get all passes: one of a few would count as a hundred. They run only where there are no others.
+        usual = self.has_pixels & ~is_audited(inputs.object_id, seed=posterior.seed)
+        wanted = usual if usual.any() else self.has_pixels
         # infer_block takes a selection (object,) bool.
-        first = self.has_pixels & (np.cumsum(self.has_pixels) <= n_objects)
+        inputs = dataclasses.replace(inputs, selected=wanted & (np.cumsum(wanted) <= n_objects))
         started = time.monotonic()
         values = models.infer_block(
             self.network,
-            models.BlockInputs(self.cutouts, first, auxiliary=self.auxiliary, ids=self.ids),
+            inputs,
             name=self.name,
             posterior=posterior,
             execution=self.execution,

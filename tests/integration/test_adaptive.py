@@ -242,3 +242,30 @@ def test_the_plan_projects_the_passes(finished):
     n_covered = sum(model.n_covered for model in plan.models)
     shown = dict(dataclasses.replace(measured, networks=slow).rows(plan, parsed))["time to infer"]
     assert shown == f"{360 * n_covered / 2 / 3600:.1f} h with 2 workers"
+
+
+def test_audited_objects_which_get_all_passes_are_not_measured(finished, monkeypatch):
+    """One of eight would be projected as a hundred passes more for each object of the run."""
+    from galbatch import execution, models
+    from galbatch.execution import rates
+
+    parsed = config.read_config(finished)
+    plan, selected, infer = execution.prepare(parsed), [], models.infer_block
+
+    def noted(network, inputs, **options):
+        selected.append(set(inputs.object_id[inputs.selected].tolist()))
+        return infer(network, inputs, **options)
+
+    monkeypatch.setattr(models, "infer_block", noted)
+    execution.measure_rates(parsed, plan)
+    audited = set(list(selected[-1])[:2])
+    assert audited
+    selected.clear()
+    monkeypatch.setattr(rates, "is_audited", lambda ids, seed: np.isin(ids, list(audited)))
+    execution.measure_rates(parsed, plan)
+    assert all(selected)
+    assert not any(audited & some for some in selected)
+    selected.clear()
+    monkeypatch.setattr(rates, "is_audited", lambda ids, seed: np.ones(len(ids), bool))
+    execution.measure_rates(parsed, plan)
+    assert all(selected)  # where there are no others
