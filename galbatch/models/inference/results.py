@@ -44,7 +44,7 @@ __all__ = [
     "result_columns",
 ]
 
-INFER_VERSION = 12
+INFER_VERSION = 13
 """The version of the code that computes results; it is increased whenever numbers in the catalog change."""
 
 EXTINCTION = "not corrected for Galactic extinction"

@@ -92,7 +92,7 @@ def test_new_statistics_raise_the_version():
 
     Columns of a density are parts of the fingerprint themselves, and no older bundle has a vector.
     """
-    assert INFER_VERSION == 12
+    assert INFER_VERSION == 13
     assert [statistic.value for statistic in Statistic] == [
         *("q", "mean", "std", "mode", "epistemic_std", "label"),
         *(
