@@ -52,7 +52,7 @@ from galbatch.ingest.tiles import (
     tiles_near,
 )
 
-INGEST_VERSION = 9
+INGEST_VERSION = 10
 """Raised when the numbers in the store change."""
 
 __all__ = [

@@ -37,6 +37,13 @@ UNDETECTED_LIGHT = 0.05
 """The light of sources that nothing detects raises the level by 0.02 to 0.12 of the pixels' noise in simulated tiles and by up to 0.11 in real
 images of HSC and the Legacy Surveys: such an error is added to that by the parts' scatter."""
 
+LIGHT_SIGMAS = 3.0
+"""Pixels that are brighter by this many times the scatter hold light, detected or not."""
+
+WINGS = 2.0
+"""Where light covers most of a tile, every part holds wings of it. In simulated tiles that are covered to 40 to 90 percent, the level is 1.9 times (0.8 to
+3.3) the square of the share with light, in the pixels' noise: this many times the square is added to the error."""
+
 ERROR_OF_MEDIAN = math.sqrt(math.pi / 2)
 
 
@@ -94,11 +101,13 @@ def sky_strips(shape_px: tuple[int, int]) -> list[Box]:
 def _sky_of_tile(reader: TileReader, tile: Tile) -> TileSky:
     """Return the sky of a tile; raises as `TileReader.read`."""
     parts = list(_free_pixels(reader, tile))
-    image, stated = map(np.concatenate, zip(*parts, strict=True))
+    image, stated = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("image", "variance")
+    )
     # Without a mask, and below what the survey detects, there is light: it is clipped.
     sigma = float(clipped_sky(image)[1]) if len(image) >= MIN_SKY_PIXELS else 0.0
     stated = stated[np.isfinite(stated) & (stated > 0)]
-    level = _level([of_part for of_part, _ in parts])
+    level = _level(parts)
     return TileSky(
         sigma if sigma > 0 else math.nan, float(np.median(stated)) if len(stated) else math.nan, *level
     )
@@ -108,31 +117,58 @@ sky_of_tile: OncePerTile[TileSky] = OncePerTile("sky", _sky_of_tile)
 """Return the `TileSky` of a tile by the files of a reader; raises as `TileReader.read`."""
 
 
-def _free_pixels(
-    reader: TileReader, tile: Tile
-) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """Yield image and variance (pixel,) of each of nine parts of a tile, in nJy and nJy^2, where nothing was detected."""
+@dataclass(frozen=True)
+class _Part:
+    """What is looked at of one of nine parts of a tile: pixels in which nothing was detected.
+
+    Attributes
+    ----------
+    image, variance : (pixel,) float32, in nJy and nJy^2
+    free_share : share of them among all pixels that have data; NaN where none has
+    """
+
+    image: npt.NDArray[np.float32]
+    variance: npt.NDArray[np.float32]
+    free_share: float
+
+    def dark_share(self, level: float, sigma: float) -> float:
+        """Return the share of the part in which there is no light above the sky of this level and scatter."""
+        if not len(self.image):
+            return self.free_share
+        return self.free_share * float(np.mean(self.image < level + LIGHT_SIGMAS * sigma))
+
+
+def _free_pixels(reader: TileReader, tile: Tile) -> Iterator[_Part]:
+    """Yield the nine parts of a tile."""
     strips = sky_strips(tile.shape_px)
     reader.prefetch(tile, strips)
     for box in strips:
         pixels = reader.read(tile, box)
-        free = np.isfinite(pixels.image) & ((pixels.mask & DETECTED_BITS) == 0)
-        planes = (pixels.image, pixels.variance, free)
-        for image, variance, is_free in zip(*(np.array_split(p, PARTS, axis=1) for p in planes), strict=True):
+        has_data = np.isfinite(pixels.image)
+        planes = (pixels.image, pixels.variance, has_data, has_data & ((pixels.mask & DETECTED_BITS) == 0))
+        for image, variance, has, is_free in zip(
+            *(np.array_split(p, PARTS, axis=1) for p in planes), strict=True
+        ):
             step = math.ceil(is_free.sum() / PART_PIXELS) or 1
-            yield image[is_free][::step], variance[is_free][::step]
+            share = is_free.sum() / has.sum() if has.any() else math.nan
+            yield _Part(image[is_free][::step], variance[is_free][::step], float(share))
 
 
-def _level(parts: list[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """Return the level of the sky by the free pixels (pixel,) of parts of a tile, and its error.
+def _level(parts: list[_Part]) -> tuple[float, float]:
+    """Return the level of the sky by the parts of a tile, and its error.
 
     Parts differ by the wings of galaxies and by how the sky was subtracted: their scatter is the error, not that of their pixels.
+    In a crowded tile they agree on a level that is light.
     """
-    found = np.array([clipped_sky(one) for one in parts if len(one) >= MIN_SKY_PIXELS], np.float64)
+    found = np.array(
+        [clipped_sky(one.image) for one in parts if len(one.image) >= MIN_SKY_PIXELS], np.float64
+    )
     if len(found) < MIN_PARTS:
         return math.nan, math.nan
     levels, sigma = found[:, 0], float(np.median(found[:, 1]))
     level = float(np.median(levels))
     scatter = SIGMA_OF_MAD * float(np.median(np.abs(levels - level)))
-    error = math.hypot(ERROR_OF_MEDIAN * scatter / math.sqrt(len(levels)), UNDETECTED_LIGHT * sigma)
+    with_light = 1.0 - float(np.nanmedian([part.dark_share(level, sigma) for part in parts]))
+    of_light = math.hypot(UNDETECTED_LIGHT, WINGS * with_light**2)
+    error = math.hypot(ERROR_OF_MEDIAN * scatter / math.sqrt(len(levels)), of_light * sigma)
     return (level, error) if sigma > 0 else (math.nan, math.nan)

@@ -75,6 +75,25 @@ def test_masked_light_and_a_part_of_one_bright_source_do_not_count(tile, at, cut
     assert level_of(cut(at(), tile(1.0, detected=left_half), size=60))[0] == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize("scale_px", [7.0, 8.0])
+def test_wings_in_a_crowded_tile_are_within_the_error(scale_px, tile, at, cut):
+    """Galaxies 80 px apart cover 51 and 76 percent of the tile; between them their wings are 0.5 and 0.65 of the noise, in all parts alike."""
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+    wings = sum(
+        200.0 * np.exp(-np.hypot(y - y0, x - x0) / scale_px)
+        for y0 in range(-40, SIDE_PX + 41, 80)
+        for x0 in range(-40, SIDE_PX + 41, 80)
+    )
+
+    def add(image):
+        image += wings
+
+    tiles = tile(change=add, detected=np.nonzero(wings > SIGMA))
+    found, error = level_of(cut(at(), tiles, size=60))
+    assert found > 0.2 * SIGMA
+    assert found < 3 * error  # beyond which it is an offset
+
+
 def test_undetected_sources_are_clipped(tile, at, cut):
     """Without a mask, a seventh of the pixels is 5 to 20 sigma bright."""
 
