@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from galbatch import catalog
+from galbatch import catalog, open_catalog
 from galbatch.core.flags import PixelFlag
 
 
@@ -62,3 +62,15 @@ def test_the_draws_that_it_suggests_are_there(said, folder):
 
 def test_run_again_it_goes_on(said, folder):
     galbatch(["demo", "--objects", "64", "--out", str(folder / "demo")], folder)
+
+
+@pytest.mark.slow
+def test_most_of_what_it_makes_is_usable(folder):
+    """Its patches are crowded with galaxies, whose light must not count as a sky that is off."""
+    galbatch(["demo", "--objects", "400", "--out", str(folder / "crowded")], folder)
+    opened = open_catalog(str(folder / "crowded" / "catalog"))
+    flags = opened.to_pandas(columns=["flags"])["flags"].to_numpy()
+    assert np.isfinite(opened.to_pandas(columns=["sky_level_njy_g"])["sky_level_njy_g"].to_numpy()).any()
+    assert np.count_nonzero(flags & PixelFlag.SKY_OFFSET) < 0.05 * len(flags)
+    for network in ("gampen", "sfnet"):
+        assert len(opened.good(network)) > 0.85 * len(flags)
