@@ -119,7 +119,7 @@ sky_of_tile: OncePerTile[TileSky] = OncePerTile("sky", _sky_of_tile)
 
 @dataclass(frozen=True)
 class _Part:
-    """What is looked at of one of nine parts of a tile: pixels in which nothing was detected.
+    """The pixels of one of nine parts of a tile in which nothing was detected.
 
     Attributes
     ----------
